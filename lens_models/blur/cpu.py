@@ -1,0 +1,159 @@
+"""Level stack by spans for CPUs, compiled by numba: O(R) work per pixel and level, forward only.
+
+Blocks of 64 pixels of one row convolve only the levels that they use, mostly two or three. A level is a
+plateau with a soft ring one pixel wide: the plateau is a difference of prefix sums per row (float64, so
+that a highlight leaves its dark neighbours exact), the ring a short list of weighted taps.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from .. import disc
+
+_BLOCK = 64
+_BAND_ROWS = 64
+#: A plateau of fewer pixels in a row costs more as a prefix difference than as taps.
+_SHORTEST_SPAN = 3
+#: numba's plain thread pool aborts the process when two threads enter it.
+_one_at_a_time = threading.Lock()
+
+
+@functools.lru_cache(maxsize=8)
+def _rows_of_levels(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the first `count` levels: half width of the plateau, and the taps beyond it.
+
+    Returns `half (K, R+1)` (-1 = no plateau), `first (K, R+2)` index of each row's first tap in `taps`,
+    `taps` weights for dx = half+1, half+2, …, and `scale (K,)` = 1/S_L. Weights are halved on the axes,
+    where mirrored taps meet themselves.
+    """
+    levels = disc.levels_of(count)
+    rows = levels.reach_px + 1
+    half = np.full((count, rows), -1, np.int32)
+    first = np.zeros((count, rows + 1), np.int32)
+    taps: list[np.ndarray] = []
+    filled = 0
+    for k, size in enumerate(levels.size):
+        quadrant = disc.level_quadrant(float(size))
+        quadrant[0] *= 0.5
+        quadrant[:, 0] *= 0.5
+        first[k] = filled
+        for dy, row in enumerate(quadrant):
+            plateau = -1
+            if size - 1.0 >= dy:
+                plateau = int(np.sqrt((size - 1.0) ** 2 - dy * dy))
+            half[k, dy] = plateau if plateau >= _SHORTEST_SPAN else -1
+            ring = np.trim_zeros(row[half[k, dy] + 1 :], "b")
+            taps.append(ring)
+            first[k, dy] = filled
+            filled += len(ring)
+            first[k, dy + 1 :] = filled
+    return half, first, np.concatenate(taps).astype(np.float32), (1.0 / levels.total).astype(np.float32)
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
+def _gather_band(padded, prefix, reach, lo, t, half, first, taps, scale, first_row, out):
+    """Rows first_row.. of one picture.
+
+    padded (C, H+2P, W'+2P), prefix one column more; lo, t, out are the band, W' its width in whole blocks.
+    """
+    channels = padded.shape[0]
+    rows, width = lo.shape
+    blocks = width // _BLOCK
+    for job in prange(rows * blocks):
+        job = np.int64(job)  # prange counts in unsigned, where -dy would wrap around
+        row = job // blocks
+        x0 = (job % blocks) * _BLOCK
+        y = first_row + row + reach
+        x = x0 + reach
+        used = np.zeros(scale.shape[0], np.bool_)
+        for i in range(_BLOCK):
+            used[lo[row, x0 + i]] = True
+            if t[row, x0 + i] > 0.0:
+                used[lo[row, x0 + i] + 1] = True
+        total = np.zeros((channels, _BLOCK), np.float32)
+        level = np.empty((channels, _BLOCK), np.float32)
+        for k in range(scale.shape[0]):
+            if not used[k]:
+                continue
+            level[:] = 0.0
+            for dy in range(half.shape[1]):
+                within = half[k, dy]
+                begin, end = first[k, dy], first[k, dy + 1]
+                if within < 0 and begin == end:
+                    break
+                if within >= 0:
+                    once = np.float32(0.5 if dy == 0 else 1.0)
+                    right = np.uint64(x + within + 1)
+                    left = np.uint64(x - within)
+                    for c in range(channels):
+                        up = prefix[c, y - dy]
+                        down = prefix[c, y + dy]
+                        for i in range(np.uint64(_BLOCK)):
+                            plateau = (up[right + i] - up[left + i]) + (down[right + i] - down[left + i])
+                            level[c, i] += once * np.float32(plateau)
+                for tap in range(begin, end):
+                    weight = taps[tap]
+                    right = np.uint64(x + within + 1 + tap - begin)
+                    left = np.uint64(x - within - 1 - tap + begin)
+                    for c in range(channels):
+                        up = padded[c, y - dy]
+                        down = padded[c, y + dy]
+                        for i in range(np.uint64(_BLOCK)):
+                            mirrored = (up[left + i] + up[right + i]) + (down[left + i] + down[right + i])
+                            level[c, i] += weight * mirrored
+            for i in range(_BLOCK):
+                mix = t[row, x0 + i]
+                share = np.float32(0.0)
+                if lo[row, x0 + i] == k:
+                    share = np.float32(1.0) - mix
+                elif lo[row, x0 + i] == k - 1:
+                    share = mix
+                share *= scale[k]
+                for c in range(channels):
+                    total[c, i] += share * level[c, i]
+        out[:, row, x0 : x0 + _BLOCK] = total
+
+
+def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
+    """Each output pixel averages its neighbourhood with the disc of its own radius.
+
+    image: `(B, C, H, W)` float32 on the CPU; radius_px: `(B, H, W)` >= 0. Borders replicate.
+    Returns `(B, C, H, W)` float32 without gradients.
+    Raises ValueError for another device or type, and when gradients are wanted.
+    """
+    if image.device.type != "cpu" or image.dtype != torch.float32:
+        raise ValueError(f"The cpu blur takes float32 on the CPU, not {image.dtype} on {image.device}.")
+    if torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad):
+        raise ValueError("The cpu blur has no gradients: use the stack engine.")
+    batch, channels, height, width = image.shape
+    spare = -width % _BLOCK
+    levels = disc.levels_for(float(radius_px.max()))
+    rows_of_levels = _rows_of_levels(len(levels))
+    lo, t = levels.mix(torch.nn.functional.pad(radius_px.float(), (0, spare), mode="replicate"))
+    lo, t = lo.to(torch.int32).numpy(), t.numpy()
+    reach = levels.reach_px
+    out = np.empty((batch, channels, height, width + spare), np.float32)
+    bands = range(0, height, _BAND_ROWS)
+    for b in range(batch):
+        edges = ((0, 0), (reach, reach), (reach, reach + spare))
+        padded = np.pad(image[b].detach().numpy(), edges, mode="edge")
+        prefix = np.zeros((*padded.shape[:2], padded.shape[2] + 1), np.float64)
+        np.cumsum(padded, axis=2, dtype=np.float64, out=prefix[:, :, 1:])
+        for done, y in enumerate(bands):
+            band = slice(y, min(y + _BAND_ROWS, height))
+            with _one_at_a_time:
+                _gather_band(
+                    padded, prefix, reach, lo[b, band], t[b, band], *rows_of_levels, y, out[b, :, band]
+                )
+            if on_progress is not None:
+                on_progress(b * len(bands) + done + 1, batch * len(bands))
+    return torch.from_numpy(out)[..., :width]

@@ -1,0 +1,218 @@
+"""Camera, focus and circle of confusion: every unit conversion of the project lives in this file.
+
+Distances to the scene are metres, focal lengths and sensors are millimetres, blur is pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+MM_PER_M = 1000.0
+#: Depth that is NaN, zero or negative is read as this distance: no lens sees closer, and 1/d stays finite.
+NEAREST_DEPTH_M = 0.01
+
+Scalar = float | Tensor
+
+
+def _checked(name: str, value: Scalar, *, unit: str = "", positive: bool = True) -> Scalar:
+    """A number or a 1-D batch of numbers, refused with a sentence when it cannot be a lens setting."""
+    if isinstance(value, Tensor):
+        if value.ndim > 1:
+            raise ValueError(f"{name} must be one number or a 1-D batch, not of shape {tuple(value.shape)}.")
+        if value.numel() == 0:
+            raise ValueError(f"{name} is an empty batch: give at least one value.")
+        values = value.detach().flatten().tolist()
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        values = [float(value)]
+    else:
+        raise ValueError(f"{name} must be a number, not {type(value).__name__}.")
+    for v in values:
+        if math.isnan(v):
+            raise ValueError(f"{name} is not a number (NaN).")
+        if positive and not (0 < v < math.inf):
+            raise ValueError(f"{name} is {v:g}{unit}: it must be greater than 0 and finite.")
+    return value
+
+
+def broadcast_batch(**sizes: int) -> int:
+    """Common batch size of named parts: 1 goes with N, anything else is an error that names both numbers.
+
+    >>> broadcast_batch(pictures=1, cameras=8)
+    8
+    """
+    common, owner = 1, ""
+    for name, size in sizes.items():
+        if size in (1, common):
+            continue
+        if common != 1:
+            raise ValueError(
+                f"{common} {owner} do not go with {size} {name}: "
+                f"use 1 or the same number of each (found {common} and {size})."
+            )
+        common, owner = size, name
+    return common
+
+
+def _batch(*values: Scalar | None) -> int:
+    return broadcast_batch(
+        **{f"values_{i}": v.numel() for i, v in enumerate(values) if isinstance(v, Tensor) and v.ndim == 1}
+    )
+
+
+def _item(value: Scalar | None, index: int) -> Scalar | None:
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value[index if value.numel() > 1 else 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A thin lens before a sensor. Every field is a float or a `(B,)` tensor; a batch is a sweep.
+
+    f_number: aperture N = focal length / entrance pupil diameter.
+    focal_mm: focal length, mm.
+    sensor_mm: width of the sensor that the picture's width spans, mm (36 = long side of full frame).
+    sensor_height_mm: full height of the sensor, mm, when `framed` shall find the crop; None leaves it open.
+
+    Raises ValueError for a value that is not positive and finite.
+    """
+
+    f_number: Scalar
+    focal_mm: Scalar
+    sensor_mm: Scalar = 36.0
+    sensor_height_mm: Scalar | None = None
+
+    def __post_init__(self) -> None:
+        _checked("f-number", self.f_number)
+        _checked("focal length", self.focal_mm, unit=" mm")
+        _checked("sensor width", self.sensor_mm, unit=" mm")
+        if self.sensor_height_mm is not None:
+            _checked("sensor height", self.sensor_height_mm, unit=" mm")
+        self.batch  # noqa: B018 (refuses fields of two different batch sizes)
+
+    @property
+    def batch(self) -> int:
+        """Number of cameras in the sweep."""
+        return _batch(self.f_number, self.focal_mm, self.sensor_mm, self.sensor_height_mm)
+
+    def replace(self, **fields: Scalar | None) -> Camera:
+        """The same camera with some fields changed."""
+        return dataclasses.replace(self, **fields)
+
+    def item(self, index: int) -> Camera:
+        """Camera `index` of the sweep (a single camera answers to every index)."""
+        return Camera(*(_item(getattr(self, f.name), index) for f in dataclasses.fields(self)))
+
+    def framed(self, width_px: int, height_px: int) -> Camera:
+        """The camera with `sensor_mm` set to the width that a picture of this shape spans.
+
+        The picture is taken as the largest crop of the sensor, the sensor turned to the picture's
+        orientation: on full frame a 3:2 picture spans 36 mm, a square 24 mm, an upright 2:3 24 mm.
+        Without `sensor_height_mm` the camera comes back as it is.
+        """
+        if self.sensor_height_mm is None:
+            return self
+        sides = [torch.as_tensor(v, dtype=torch.float64) for v in (self.sensor_mm, self.sensor_height_mm)]
+        long_mm, short_mm = torch.maximum(*sides), torch.minimum(*sides)
+        wide_mm, high_mm = (long_mm, short_mm) if width_px >= height_px else (short_mm, long_mm)
+        span_mm = torch.minimum(wide_mm, high_mm * (width_px / height_px))
+        return self.replace(sensor_mm=span_mm if span_mm.ndim else span_mm.item(), sensor_height_mm=None)
+
+    def fx_px(self, width_px: int) -> Tensor:
+        """Focal length in pixels of a picture `width_px` wide, `(B,)` float64."""
+        focal, sensor = (torch.as_tensor(v, dtype=torch.float64) for v in (self.focal_mm, self.sensor_mm))
+        return (focal * (width_px / sensor)).expand(self.batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Focus:
+    """Where the lens is focused. Floats or `(B,)` tensors; a batch is a rack focus.
+
+    distance_m: focus distance f_d, metres (eq. 4); `inf` focuses on the sky.
+    scale: f_s (eq. 5), a factor on the distance in the lens equation; 1 is physical.
+
+    A distance closer than the lens can focus (1:1, twice the focal length) is read as that limit.
+    Raises ValueError for NaN, and for a scale that is not positive.
+    """
+
+    distance_m: Scalar
+    scale: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        _checked("focus distance", self.distance_m, positive=False)
+        _checked("focus scale", self.scale)
+        self.batch  # noqa: B018 (refuses fields of two different batch sizes)
+
+    @property
+    def batch(self) -> int:
+        """Number of focus settings."""
+        return _batch(self.distance_m, self.scale)
+
+    def item(self, index: int) -> Focus:
+        """Setting `index` of the rack focus (a single focus answers to every index)."""
+        return Focus(_item(self.distance_m, index), _item(self.scale, index))
+
+
+def _columns(like: Tensor, *values: Scalar) -> list[Tensor]:
+    """Scalars and `(B,)` batches as `(B, 1, 1)` tensors that broadcast with a depth map."""
+    return [torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1, 1, 1) for v in values]
+
+
+def macro_limit_m(focus: Focus, camera: Camera) -> Tensor:
+    """Closest distance the lens can focus at, metres, `(B,)`: f_s F = 2f, which is 1:1."""
+    focal, scale = (torch.as_tensor(v, dtype=torch.float64).detach() for v in (camera.focal_mm, focus.scale))
+    return (2.0 * focal / (MM_PER_M * scale)).reshape(-1)
+
+
+def macro_limited(focus: Focus, camera: Camera) -> Tensor:
+    """Which settings ask for a focus closer than the lens can go, `(B,)` bool."""
+    distance = torch.as_tensor(focus.distance_m, dtype=torch.float64).detach().reshape(-1)
+    return distance < macro_limit_m(focus, camera)
+
+
+def inverse_depth(depth_m: Tensor) -> Tensor:
+    """1/d in 1/m, sky (inf) is 0. NaN, zero and negative depth are `NEAREST_DEPTH_M`, without gradient."""
+    usable = depth_m >= NEAREST_DEPTH_M
+    return 1.0 / torch.where(usable, depth_m, torch.full_like(depth_m, NEAREST_DEPTH_M))
+
+
+def coc_px(depth_m: Tensor, focus: Focus, camera: Camera, width_px: int) -> Tensor:
+    """Signed diameter of the circle of confusion (eq. 6 with its sign kept).
+
+    With p = 1/f_d and q = 1/d in 1/m and f in mm, eq. 6 reads
+
+        coc = f² / N · (p - q) / (1000 f_s - f p) · width_px / sensor_mm
+
+    which is linear in inverse depth and finite for a focus or a depth at infinity.
+
+    depth_m: `(B, H, W)` metres, +inf = sky.
+    width_px: width of the picture in pixels.
+    Returns `(B, H, W)` px: > 0 behind the focal plane, < 0 in front, 0 on it. Differentiable with respect
+    to depth, distance, scale, f-number and focal length; where the focus is closer than 1:1 the value is
+    held and the gradient passes through.
+    Raises ValueError when the batch sizes of depth, focus and camera do not go together.
+    """
+    if depth_m.ndim != 3:
+        raise ValueError(f"depth must be (batch, height, width), not {tuple(depth_m.shape)}.")
+    broadcast_batch(depths=depth_m.shape[0], focus_settings=focus.batch, cameras=camera.batch)
+    if depth_m.dtype not in (torch.float32, torch.float64):
+        depth_m = depth_m.float()
+    distance, scale, f_number, focal, sensor = _columns(
+        depth_m, focus.distance_m, focus.scale, camera.f_number, camera.focal_mm, camera.sensor_mm
+    )
+    closest = (2.0 * focal / (MM_PER_M * scale)).detach()
+    held = distance + (closest - distance).detach()  # value of the limit, gradient of the distance
+    p = 1.0 / torch.where(distance < closest, held, distance)
+    reach = focal * focal / f_number * (width_px / sensor)
+    return reach * (p - inverse_depth(depth_m)) / (MM_PER_M * scale - focal * p)
+
+
+def capped_share(coc: Tensor, max_radius_px: float) -> float:
+    """Share (0..1) of pixels whose blur radius is larger than `max_radius_px` and will be held there."""
+    return (coc.abs() > 2.0 * max_radius_px).double().mean().item()
