@@ -102,9 +102,7 @@ def main() -> None:
     except ImportError:
         engines = ("stack",)
 
-    print(
-        f"{arguments.threads} threads, torch {torch.__version__}, best of {arguments.runs}; x: naive over engine"
-    )
+    print(f"{arguments.threads} threads, best of {arguments.runs}; x = naive over engine")
     for size in arguments.sizes:
         for radius_px in arguments.radii:
             image, radius = scene(size, radius_px)
