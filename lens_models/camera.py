@@ -9,6 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ MM_PER_M = 1000.0
 NEAREST_DEPTH_M = 0.01
 
 Scalar = float | Tensor
+_Self = TypeVar("_Self", bound="_Batch")
 
 
 def _checked(name: str, value: Scalar, *, unit: str = "", positive: bool = True) -> Scalar:
@@ -59,20 +61,31 @@ def broadcast_batch(**sizes: int) -> int:
     return common
 
 
-def _batch(*values: Scalar | None) -> int:
-    return broadcast_batch(
-        **{f"values_{i}": v.numel() for i, v in enumerate(values) if isinstance(v, Tensor) and v.ndim == 1}
-    )
+class _Batch:
+    """What a sweep and a rack focus share: fields that are one value or `(B,)` tensors."""
 
+    @property
+    def batch(self) -> int:
+        """Number of settings."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return broadcast_batch(
+            **{f"values_{i}": v.numel() for i, v in enumerate(values) if isinstance(v, Tensor) and v.ndim}
+        )
 
-def _item(value: Scalar | None, index: int) -> Scalar | None:
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    return value[index if value.numel() > 1 else 0]
+    def part(self: _Self, start: int, stop: int) -> _Self:
+        """Settings start..stop; what is single stays single, so it answers to every index."""
+        return dataclasses.replace(
+            self,
+            **{
+                field.name: value[start:stop]
+                for field in dataclasses.fields(self)
+                if isinstance(value := getattr(self, field.name), Tensor) and value.numel() > 1
+            },
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Camera:
+class Camera(_Batch):
     """A thin lens before a sensor. Every field is a float or a `(B,)` tensor; a batch is a sweep.
 
     f_number: aperture N = focal length / entrance pupil diameter.
@@ -96,18 +109,9 @@ class Camera:
             _checked("sensor height", self.sensor_height_mm, unit=" mm")
         self.batch  # noqa: B018 (refuses fields of two different batch sizes)
 
-    @property
-    def batch(self) -> int:
-        """Number of cameras in the sweep."""
-        return _batch(self.f_number, self.focal_mm, self.sensor_mm, self.sensor_height_mm)
-
     def replace(self, **fields: Scalar | None) -> Camera:
         """The same camera with some fields changed."""
         return dataclasses.replace(self, **fields)
-
-    def item(self, index: int) -> Camera:
-        """Camera `index` of the sweep (a single camera answers to every index)."""
-        return Camera(*(_item(getattr(self, f.name), index) for f in dataclasses.fields(self)))
 
     def framed(self, width_px: int, height_px: int) -> Camera:
         """The camera with `sensor_mm` set to the width that a picture of this shape spans.
@@ -131,7 +135,7 @@ class Camera:
 
 
 @dataclass(frozen=True, eq=False)
-class Focus:
+class Focus(_Batch):
     """Where the lens is focused. Floats or `(B,)` tensors; a batch is a rack focus.
 
     distance_m: focus distance f_d, metres (eq. 4); `inf` focuses on the sky.
@@ -148,15 +152,6 @@ class Focus:
         _checked("focus distance", self.distance_m, positive=False)
         _checked("focus scale", self.scale)
         self.batch  # noqa: B018 (refuses fields of two different batch sizes)
-
-    @property
-    def batch(self) -> int:
-        """Number of focus settings."""
-        return _batch(self.distance_m, self.scale)
-
-    def item(self, index: int) -> Focus:
-        """Setting `index` of the rack focus (a single focus answers to every index)."""
-        return Focus(_item(self.distance_m, index), _item(self.scale, index))
 
 
 def _columns(like: Tensor, *values: Scalar) -> list[Tensor]:

@@ -66,7 +66,7 @@ def taf_lens(
         def one(batch: Tensor) -> Tensor:
             return batch[i : i + 1] if batch.shape[0] > 1 else batch
 
-        radius = coc_px(one(depth_m), focus.item(i), camera.item(i), width).abs() / 2.0
+        radius = coc_px(one(depth_m), focus.part(i, i + 1), camera.part(i, i + 1), width).abs() / 2.0
         return blur.gather(one(radiance), radius.clamp_max(cap), engine=engine)
 
     pictures = []

@@ -103,12 +103,19 @@ def test_batches():
     coc = coc_px(torch.full((1, 2, 2), 4.0), Focus(1.5), sweep, 512)
     assert coc.shape == (3, 2, 2)
     for i in range(3):
-        one = coc_px(torch.full((1, 2, 2), 4.0), Focus(1.5), sweep.item(i), 512)
+        one = coc_px(torch.full((1, 2, 2), 4.0), Focus(1.5), sweep.part(i, i + 1), 512)
         torch.testing.assert_close(coc[i : i + 1], one, rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"2 depths.*3 cameras|3 cameras.*2 depths"):
         coc_px(torch.ones(2, 2, 2), Focus(1.5), sweep, 512)
     with pytest.raises(ValueError, match=r"2 .* 3 "):
         Camera(torch.tensor([2.0, 4.0]), torch.tensor([24.0, 35.0, 50.0]))
+
+
+def test_part_keeps_what_is_single():
+    rack = Focus(torch.tensor([1.0, 2.0, 3.0]), 0.9)
+    assert rack.part(1, 3).distance_m.tolist() == [2.0, 3.0]
+    assert rack.part(1, 3).scale == 0.9
+    assert Camera(torch.tensor([2.8]), 50.0).part(5, 6).f_number.tolist() == pytest.approx([2.8])
 
 
 def test_broadcast_batch():
