@@ -12,6 +12,8 @@ from .camera import Camera, Focus, broadcast_batch, coc_px
 
 #: What an infinite radiance is read as: the largest half float, brighter than any light in a picture.
 BRIGHTEST = 65504.0
+#: Progress is reported in so many pieces per picture.
+PIECES = 100
 
 
 def taf_lens(
@@ -36,7 +38,7 @@ def taf_lens(
     shape: aperture shape; None is the disc, the only one this lens has so far.
     max_radius_px: blur radii are held at this many pixels; None holds them at the picture's longer side.
     engine: "auto", "reference", "stack" or "cpu", all the same function.
-    on_progress: called with (done, total) rendered pictures; may raise to interrupt.
+    on_progress: called with (done, total) pieces of work, often enough to interrupt by raising.
 
     Returns `(B, C, H, W)`. Differentiable with respect to radiance, depth, distance, scale, f-number and
     focal length. NaN in the picture is read as black.
@@ -62,16 +64,18 @@ def taf_lens(
     depth_m = depth_m.to(device=radiance.device, dtype=dtype)
     cap = float(max(height, width) if max_radius_px is None else max_radius_px)
 
-    def rendered(i: int) -> Tensor:
-        def one(batch: Tensor) -> Tensor:
-            return batch[i : i + 1] if batch.shape[0] > 1 else batch
-
-        radius = coc_px(one(depth_m), focus.part(i, i + 1), camera.part(i, i + 1), width).abs() / 2.0
-        return blur.gather(one(radiance), radius.clamp_max(cap), engine=engine)
+    def one(batch: Tensor, i: int) -> Tensor:
+        return batch[i : i + 1] if batch.shape[0] > 1 else batch
 
     pictures = []
     for i in range(count):
-        pictures.append(rendered(i))
-        if on_progress is not None:
-            on_progress(i + 1, count)
+
+        def report(done: int, pieces: int, i: int = i) -> None:
+            if on_progress is not None:
+                on_progress(i * PIECES + done * PIECES // pieces, count * PIECES)
+
+        coc = coc_px(one(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
+        radius = (coc.abs() / 2.0).clamp_max(cap)
+        pictures.append(blur.gather(one(radiance, i), radius, engine=engine, on_progress=report))
+        report(1, 1)
     return torch.cat(pictures)

@@ -1,11 +1,17 @@
 """Every engine against the float64 definition, and the properties the blur must keep."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_models import blur, disc
+from lens_models.blur import reference, stack
 
 ENGINES = ["stack", "cpu"]
 SHAPES = [(1, 1), (3, 7), (7, 3), (33, 70), (61, 147)]
@@ -103,12 +109,35 @@ class TestProperties:
         assert forward.item() == pytest.approx(backward.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["reference", "stack"])
-def test_gradcheck(engine):
+@pytest.mark.parametrize("engine", [reference, stack])
+@pytest.mark.parametrize("operator", ["gather", "scatter"])
+def test_gradcheck(engine, operator):
     random = torch.Generator().manual_seed(1)
     image = torch.rand(2, 2, 7, 8, generator=random, dtype=torch.float64, requires_grad=True)
     radii = (5 * torch.rand(2, 7, 8, generator=random, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, r: blur.gather(x, r, engine=engine), (image, radii))
+    assert torch.autograd.gradcheck(getattr(engine, operator), (image, radii))
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.6, 9.0])
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_scatter_is_the_definition(radius, height, width):
+    image, radii = scene(height, width, radius, batch=2, channels=4)
+    exact = reference.scatter(image, radii)
+    torch.testing.assert_close(stack.scatter(image, radii), exact, rtol=0, atol=1e-12)
+    fast = stack.scatter(image.float(), radii.float())
+    # sources add up where radii differ, so the maximum is that of the result
+    assert (fast.double() - exact).abs().max() <= 1e-5 * exact.max()
+
+
+def test_scatter_is_the_transpose_of_a_gather_in_the_dark():
+    # away from the border, where a gather replicates and a scatter loses light
+    image, radii = scene(60, 70, 5.0)
+    inner = torch.zeros_like(image)
+    inner[..., 12:-12, 12:-12] = image[..., 12:-12, 12:-12]
+    y = torch.zeros_like(image)
+    y[..., 12:-12, 12:-12] = torch.rand(1, 3, 36, 46, dtype=torch.float64)
+    forward = (stack.gather(inner, radii) * y).sum()
+    assert forward.item() == pytest.approx((inner * stack.scatter(y, radii)).sum().item(), rel=1e-12)
 
 
 def test_gradients_of_stack_and_definition_agree():
@@ -150,6 +179,28 @@ def test_without_numba_the_stack_runs(monkeypatch):
     blur.gather(image, radii)
     with pytest.raises(ValueError, match="needs numba"):
         blur.gather(image, radii, engine="cpu")
+
+
+def test_compiled_code_survives_a_renamed_folder(tmp_path):
+    """numba's cache lies beside the file and remembers module names; a pack's folder has any name."""
+    script = (
+        "import importlib, sys, torch; blur = importlib.import_module(sys.argv[1] + '.blur');"
+        "blur.gather(torch.ones(1, 3, 9, 9), torch.ones(1, 9, 9), engine='cpu');"
+        "kernel = sys.modules[sys.argv[1] + '.blur.cpu']._gather_band;"
+        "print(sum(kernel.stats.cache_hits.values()))"
+    )
+    folder = Path(blur.__file__).parents[1]
+    hits = []
+    shutil.copytree(folder, tmp_path / "first", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("first", "second"):
+        if name == "second":
+            (tmp_path / "first").rename(tmp_path / "second")
+        done = subprocess.run(
+            [sys.executable, "-c", script, name], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        hits.append(int(done.stdout))
+    assert hits == [0, 1]
 
 
 def test_refusals():

@@ -8,8 +8,10 @@ that a highlight leaves its dark neighbours exact), the ring a short list of wei
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
+from types import ModuleType
 
 import numba
 import numpy as np
@@ -59,7 +61,6 @@ def _rows_of_levels(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return half, first, np.concatenate(taps).astype(np.float32), (1.0 / levels.total).astype(np.float32)
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
 def _gather_band(padded, prefix, reach, lo, t, half, first, taps, scale, first_row, out):
     """Rows first_row.. of one picture.
 
@@ -121,6 +122,13 @@ def _gather_band(padded, prefix, reach, lo, t, half, first, taps, scale, first_r
                 for c in range(channels):
                     total[c, i] += share * level[c, i]
         out[:, row, x0 : x0 + _BLOCK] = total
+
+
+# numba's cache on disk loads a kernel's module by name, and ComfyUI names this module after the pack's
+# folder: under a name of its own the cache also serves a renamed folder, and tests and ComfyUI alike
+_gather_band.__module__ = "fine_defocus_blur_cpu"
+sys.modules.setdefault(_gather_band.__module__, ModuleType(_gather_band.__module__))
+_gather_band = numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)(_gather_band)
 
 
 def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:

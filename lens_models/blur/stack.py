@@ -125,82 +125,105 @@ class _Plan:
         return halo, place_rows, place_columns, (_fft_length(height), _fft_length(width))
 
 
+def _collect(
+    padded: Tensor, plan: _Plan, wants_slope: bool, on_progress: Progress | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Σ_k h_k · (K_k * padded) inside the border, `(B, C, H, W)`, and its derivative by t."""
+    batch, height, width = plan.lo.shape
+    out = padded.new_zeros(batch, padded.shape[1], height, width)
+    slope = torch.zeros_like(out) if wants_slope else None
+    for done, (index, rows, columns, used) in enumerate(plan.tiles()):
+        halo, place_rows, place_columns, length = plan.window(rows, columns, used)
+        source = padded[index, :, place_rows, place_columns]
+        inside = (
+            slice(None),
+            slice(halo, halo + rows.stop - rows.start),
+            slice(halo, halo + columns.stop - columns.start),
+        )
+        if used == [0]:  # level 1 is the identity: no round trip, so a sharp pixel stays bit-equal
+            out[index, :, rows, columns] = source[inside]
+            continue
+        spectrum = torch.fft.rfft2(source, s=length)
+        total = torch.zeros_like(out[index, :, rows, columns])
+        for k in used:
+            blurred = source[inside]
+            if k > 0:
+                otf = _transform(float(plan.levels.size[k]), length, padded)
+                blurred = torch.fft.irfft2(spectrum * otf, s=length)[inside]
+            total += plan.hat(k, index, rows, columns) * blurred
+            if slope is not None:
+                slope[index, :, rows, columns] += plan.slope(k, index, rows, columns) * blurred
+        out[index, :, rows, columns] = total
+        if on_progress is not None:
+            on_progress(done + 1, len(plan.used))
+    return out, slope
+
+
+def _spread(image: Tensor, plan: _Plan, on_progress: Progress | None = None) -> Tensor:
+    """Σ_k K_k * (h_k · image) with room for what crosses the border: the transpose of `_collect`."""
+    batch, channels, height, width = image.shape
+    out = image.new_zeros(batch, channels, height + 2 * plan.reach, width + 2 * plan.reach)
+    for done, (index, rows, columns, used) in enumerate(plan.tiles()):
+        halo, place_rows, place_columns, length = plan.window(rows, columns, used)
+        inner = image[index, :, rows, columns]
+        place = out[index, :, place_rows, place_columns]
+        spectrum = None
+        for k in used:
+            weighted = F.pad(plan.hat(k, index, rows, columns) * inner, (halo,) * 4)
+            if k == 0:
+                place += weighted
+                continue
+            otf = _transform(float(plan.levels.size[k]), length, image)
+            term = torch.fft.rfft2(weighted, s=length) * otf
+            spectrum = term if spectrum is None else spectrum + term
+        if spectrum is not None:
+            place += torch.fft.irfft2(spectrum, s=length)[:, : place.shape[1], : place.shape[2]]
+        if on_progress is not None:
+            on_progress(done + 1, len(plan.used))
+    return out
+
+
+def _by_radius(by_t: Tensor, radius_px: Tensor, plan: _Plan) -> Tensor:
+    """Gradient by the radius out of the gradient by t: dt/dr = r / 2 / (V_hi - V_lo)."""
+    variance = torch.as_tensor(plan.levels.variance, dtype=by_t.dtype, device=by_t.device)
+    return by_t * (0.5 * radius_px / (variance[plan.lo + 1] - variance[plan.lo]))
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, padded: Tensor, radius_px: Tensor, plan: _Plan, on_progress: Progress | None) -> Tensor:
-        batch, height, width = radius_px.shape
-        channels = padded.shape[1]
-        wants_slope = ctx.needs_input_grad[1]
-        out = padded.new_zeros(batch, channels, height, width)
-        slope = torch.zeros_like(out) if wants_slope else None
-        for done, (index, rows, columns, used) in enumerate(plan.tiles()):
-            halo, place_rows, place_columns, length = plan.window(rows, columns, used)
-            source = padded[index, :, place_rows, place_columns]
-            inside = (
-                slice(None),
-                slice(halo, halo + rows.stop - rows.start),
-                slice(halo, halo + columns.stop - columns.start),
-            )
-            if used == [0]:
-                out[index, :, rows, columns] = source[inside]
-                continue
-            spectrum = torch.fft.rfft2(source, s=length)
-            total = torch.zeros_like(out[index, :, rows, columns])
-            for k in used:
-                if k == 0:  # level 1 is the identity: no round trip, so a sharp pixel stays bit-equal
-                    blurred = source[inside]
-                else:
-                    otf = _transform(float(plan.levels.size[k]), length, padded)
-                    blurred = torch.fft.irfft2(spectrum * otf, s=length)[inside]
-                total += plan.hat(k, index, rows, columns) * blurred
-                if slope is not None:
-                    slope[index, :, rows, columns] += plan.slope(k, index, rows, columns) * blurred
-            out[index, :, rows, columns] = total
-            if on_progress is not None:
-                on_progress(done + 1, len(plan.used))
+        out, slope = _collect(padded, plan, ctx.needs_input_grad[1], on_progress)
         ctx.plan = plan
-        ctx.padded_shape = padded.shape
-        ctx.save_for_backward(radius_px, slope) if wants_slope else ctx.save_for_backward(radius_px)
+        ctx.save_for_backward(radius_px, slope)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        plan: _Plan = ctx.plan
-        radius_px, *slope = ctx.saved_tensors
-        grad_padded = grad_radius = None
-        if ctx.needs_input_grad[0]:
-            grad_padded = grad.new_zeros(ctx.padded_shape)
-            for index, rows, columns, used in plan.tiles():
-                halo, place_rows, place_columns, length = plan.window(rows, columns, used)
-                inner = grad[index, :, rows, columns]
-                border = (halo, halo, halo, halo)
-                received = torch.zeros(())
-                spectrum = None
-                for k in used:
-                    weighted = F.pad(plan.hat(k, index, rows, columns) * inner, border)
-                    if k == 0:
-                        received = weighted
-                        continue
-                    otf = _transform(float(plan.levels.size[k]), length, grad)
-                    term = torch.fft.rfft2(weighted, s=length) * otf
-                    spectrum = term if spectrum is None else spectrum + term
-                if spectrum is not None:
-                    spread = torch.fft.irfft2(spectrum, s=length)
-                    received = (
-                        received
-                        + spread[
-                            :,
-                            : place_rows.stop - place_rows.start,
-                            : place_columns.stop - place_columns.start,
-                        ]
-                    )
-                grad_padded[index, :, place_rows, place_columns] += received
+        radius_px, slope = ctx.saved_tensors
+        by_image = _spread(grad, ctx.plan) if ctx.needs_input_grad[0] else None
+        by_radius = None
         if ctx.needs_input_grad[1]:
-            variance = torch.as_tensor(plan.levels.variance, dtype=grad.dtype, device=grad.device)
-            gap = variance[plan.lo + 1] - variance[plan.lo]
-            grad_radius = (grad * slope[0]).sum(1) * (0.5 * radius_px / gap)
-        return grad_padded, grad_radius, None, None
+            by_radius = _by_radius((grad * slope).sum(1), radius_px, ctx.plan)
+        return by_image, by_radius, None, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, image: Tensor, radius_px: Tensor, plan: _Plan, on_progress: Progress | None) -> Tensor:
+        ctx.plan = plan
+        ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, radius_px)
+        return _spread(image, plan, on_progress)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        image, radius_px = ctx.saved_tensors
+        by_image, slope = _collect(grad, ctx.plan, ctx.needs_input_grad[1])
+        by_radius = None
+        if ctx.needs_input_grad[1]:
+            by_radius = _by_radius((image * slope).sum(1), radius_px, ctx.plan)
+        return by_image, by_radius, None, None
 
 
 def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
@@ -214,3 +237,17 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None
     plan = _Plan(radius_px.detach(), wants_slope)
     padded = F.pad(image, (plan.reach,) * 4, mode="replicate") if plan.reach else image
     return _Gather.apply(padded, radius_px, plan, on_progress)
+
+
+def scatter(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
+    """Each source pixel spreads its light over the disc of its own radius: the transpose of a gather.
+
+    image: `(B, C, H, W)`; radius_px: `(B, H, W)` >= 0, both float32 or both float64. Nothing lies beyond
+    the border and light that crosses it is lost; pad the picture to say otherwise.
+    Returns `(B, C, H, W)`. First-order gradients for picture and radius.
+    """
+    wants_slope = torch.is_grad_enabled() and radius_px.requires_grad
+    plan = _Plan(radius_px.detach(), wants_slope)
+    spread = _Scatter.apply(image, radius_px, plan, on_progress)
+    height, width = radius_px.shape[-2:]
+    return spread[..., plan.reach : plan.reach + height, plan.reach : plan.reach + width]
