@@ -1,0 +1,5 @@
+"""Depth in metres: reading it from files, and turning every other convention into it once."""
+
+from .convert import DepthMap
+
+__all__ = ["DepthMap"]

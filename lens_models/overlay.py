@@ -1,0 +1,58 @@
+"""The focus overlay: what is sharp, what lies in front of it and what behind."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_NEAR = (1.0, 0.42, 0.10)  # warm
+_FAR = (0.16, 0.48, 1.0)  # cool
+_SHARP = (0.25, 0.95, 0.40)
+_LUMA = (0.2126, 0.7152, 0.0722)
+#: Blur that shows the full tint, as a share of the picture's diagonal.
+_FULL_TINT = 0.02
+_WEAKEST_TINT, _STRONGEST_TINT = 0.35, 0.8
+
+
+def acceptable_coc_px(width_px: int, height_px: int) -> float:
+    """Largest blur diameter that counts as sharp, px: the usual 1/1500 of the diagonal, at least 1 px."""
+    return max(1.0, math.hypot(width_px, height_px) / 1500.0)
+
+
+def focus_overlay(image: Tensor, coc: Tensor, sharp_px: float | None = None) -> Tensor:
+    """Grey picture with the near side warm, the far side cool and the in-focus zone in its own colours.
+
+    image: `(B, H, W, C)` sRGB 0..1, C = 1, 3 or 4. coc: `(B, H, W)` signed diameter, px, < 0 in front.
+    sharp_px: largest diameter that counts as in focus; None takes `acceptable_coc_px`. The zone is
+    outlined in green; tints grow with the blur and are full at 2 % of the diagonal.
+    Returns `(B, H, W, 3)` sRGB 0..1. Batches broadcast.
+    """
+    height, width = coc.shape[-2:]
+    sharp = acceptable_coc_px(width, height) if sharp_px is None else sharp_px
+    full = max(_FULL_TINT * math.hypot(width, height), 2.0 * sharp)
+    image = torch.nan_to_num(image.float(), nan=0.0).clamp(0.0, 1.0)
+    colour = image[..., :3] * image[..., 3:] if image.shape[-1] == 4 else image[..., :3]
+    colour = colour.expand(*colour.shape[:-1], 3)
+    luma = (colour * colour.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
+
+    blur = torch.nan_to_num(coc.abs(), nan=0.0)
+    amount = ((blur - sharp) / (full - sharp)).clamp(0.0, 1.0)[..., None]
+    amount = _WEAKEST_TINT + (_STRONGEST_TINT - _WEAKEST_TINT) * amount.sqrt()
+    tint = torch.where(coc[..., None] < 0, colour.new_tensor(_NEAR), colour.new_tensor(_FAR))
+    dimmed = 0.8 * luma
+    blurred = dimmed + amount * (tint * (0.25 + 0.75 * luma) - dimmed)
+
+    in_focus = blur <= sharp
+    picture = torch.where(in_focus[..., None], colour, blurred)
+    outline = _outline(in_focus, max(1, round(min(width, height) / 400)))
+    return torch.where(outline[..., None], picture.new_tensor(_SHARP), picture)
+
+
+def _outline(zone: Tensor, thickness: int) -> Tensor:
+    """Pixels just outside the zone; none where the zone covers everything or nothing."""
+    solid = zone[:, None].float()
+    grown = F.max_pool2d(solid, 2 * thickness + 1, stride=1, padding=thickness)
+    return (grown > solid)[:, 0]

@@ -1,0 +1,192 @@
+"""The contact sheet: pictures in a grid, each with what was different about it, and what was not on top."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .camera import Camera, Focus, broadcast_batch
+from .light import image_to_radiance, linear_to_srgb
+from .stops import label as f_label
+
+_PAPER, _INK = 0.11, 0.93  # sRGB
+_BEHIND_ALPHA = 0.2140  # linear light of sRGB 0.5
+_SMALLEST_TEXT_PX = 10
+_GAP_PER_WIDTH = 0.015
+#: Shape (width / height) that an automatic grid aims at, and what an empty place costs.
+_WANTED_ASPECT, _EMPTY_COST = 1.8, 0.35
+
+
+def metres_label(distance_m: float) -> str:
+    """A distance as people read it.
+
+    >>> metres_label(2.3456), metres_label(0.085), metres_label(42.0), metres_label(float("inf"))
+    ('2.35 m', '8.5 cm', '42 m', '∞')
+    """
+    if math.isinf(distance_m):
+        return "∞"
+    if abs(distance_m) < 1.0:
+        return f"{distance_m * 100:.3g} cm"
+    return f"{distance_m:.3g} m" if distance_m < 1000 else f"{distance_m:.0f} m"
+
+
+def share_label(share: float) -> str:
+    """A share of a picture as people read it.
+
+    >>> share_label(0.0731), share_label(0.0002)
+    ('7.3 %', 'less than 0.1 %')
+    """
+    return f"{share * 100:.1f} %" if share >= 0.001 else "less than 0.1 %"
+
+
+def captions(
+    count: int, camera: Camera | None = None, focus: Focus | None = None, own: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+    """Title and one label per picture: labels carry what changes along the sheet, the title what does not.
+
+    own: labels that replace the automatic ones, in order; an empty one keeps the automatic label.
+    Raises ValueError when there are N cameras or focus settings and not N pictures, or too many labels.
+    """
+    cameras, settings = (0 if part is None else part.batch for part in (camera, focus))
+    if max(cameras, settings) > count:
+        what = f"{cameras} cameras" if cameras > count else f"{settings} focus settings"
+        raise ValueError(
+            f"{what} do not go with {count} picture{'s' * (count > 1)}: connect the image output of the lens "
+            "that used them."
+        )
+    broadcast_batch(pictures=count, cameras=max(cameras, 1), focus_settings=max(settings, 1))
+    if len(own) > count:
+        raise ValueError(
+            f"There are {len(own)} lines of labels and {count} pictures: write at most one line per picture."
+        )
+    # (texts, what the title writes before a text that is the same everywhere)
+    properties: list[tuple[list[str], str]] = []
+    if camera is not None:
+        properties.append(([f_label(n) for n in _values(camera.f_number, count)], ""))
+        properties.append(([f"{f:.3g} mm" for f in _values(camera.focal_mm, count)], ""))
+    if focus is not None:
+        properties.append(([metres_label(d) for d in _values(focus.distance_m, count)], "focus "))
+        scales = _values(focus.scale, count)
+        if any(s != 1.0 for s in scales):
+            properties.append(([f"scale {s:.3g}" for s in scales], ""))
+    changing = [texts for texts, _ in properties if len(set(texts)) > 1]
+    title = "   ".join(before + texts[0] for texts, before in properties if len(set(texts)) == 1)
+    labels = ["   ".join(texts) for texts in zip(*changing, strict=True)] if changing else [""] * count
+    for i, text in enumerate(own):
+        labels[i] = text.strip() or labels[i]
+    return title, labels
+
+
+def _values(field: float | Tensor, count: int) -> list[float]:
+    return torch.as_tensor(field, dtype=torch.float64).reshape(-1).expand(count).tolist()
+
+
+def grid(count: int, width: int, height: int, columns: int = 0) -> tuple[int, int]:
+    """(columns, rows) for `count` pictures of this size; columns = 0 chooses a wide sheet with few gaps.
+
+    >>> grid(8, 741, 500), grid(8, 512, 512), grid(4, 512, 512), grid(1, 9, 9)
+    ((4, 2), (4, 2), (2, 2), (1, 1))
+    """
+    if columns > 0:
+        columns = min(columns, count)
+        return columns, -(-count // columns)
+
+    def cost(c: int) -> float:
+        rows = -(-count // c)
+        shape = abs(math.log(c * width / (rows * height) / _WANTED_ASPECT))
+        return shape + _EMPTY_COST * (c * rows - count)
+
+    best = min(range(1, count + 1), key=cost)
+    return best, -(-count // best)
+
+
+def contact_sheet(
+    images: Tensor,
+    labels: Sequence[str],
+    *,
+    title: str = "",
+    columns: int = 0,
+    picture_width: int = 0,
+    text_px: int = 0,
+) -> Tensor:
+    """Pictures in a grid with a label under each.
+
+    images: `(B, H, W, C)` sRGB, C = 1, 3 or 4; transparent pictures stand before neutral grey.
+    labels: B texts, may be empty. columns: 0 = automatic. picture_width: px, 0 = as large as they come.
+    text_px: height of the text, 0 = automatic; text that does not fit is made smaller.
+    Returns `(1, H', W', 3)` sRGB 0..1. Raises ValueError when Pillow is missing or labels are not B.
+    """
+    count = images.shape[0]
+    if len(labels) != count:
+        raise ValueError(f"There are {len(labels)} labels for {count} pictures.")
+    pictures = _opaque(images)
+    if 0 < picture_width != pictures.shape[2]:
+        pictures = _scaled(pictures, picture_width)
+    height, width = pictures.shape[1:3]
+    columns, rows = grid(count, width, height, columns)
+    gap = max(2, round(width * _GAP_PER_WIDTH))
+    size = text_px or max(_SMALLEST_TEXT_PX, round(0.05 * min(width, 1.5 * height)))
+    smallest = min(size, _SMALLEST_TEXT_PX)
+    cell = max([width, *(_text_width(text, smallest) for text in labels if text)])
+    sheet_width = max(columns * (cell + gap) + gap, _text_width(title, smallest) + 2 * gap if title else 0)
+    strip = round(1.7 * size) if any(labels) else 0
+    head = round(2.0 * size) if title else 0
+    sheet = torch.full((head + gap + rows * (height + strip + gap), sheet_width, 3), _PAPER)
+    if title:
+        _write(sheet[:head], title, size, gap)
+    left = (sheet_width - columns * (cell + gap) - gap) // 2
+    for i in range(count):
+        row, column = divmod(i, columns)
+        top = head + gap + row * (height + strip + gap)
+        x = left + gap + column * (cell + gap)
+        inset = (cell - width) // 2
+        sheet[top : top + height, x + inset : x + inset + width] = pictures[i]
+        if labels[i]:
+            _write(sheet[top + height : top + height + strip, x : x + cell], labels[i], size, 0)
+    return sheet[None]
+
+
+def _opaque(images: Tensor) -> Tensor:
+    """`(B, H, W, 3)` sRGB 0..1 on the CPU."""
+    images = torch.nan_to_num(images.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)
+    if images.shape[-1] == 4:
+        radiance = image_to_radiance(images)
+        shown = radiance[:, :3] + (1.0 - radiance[:, 3:]) * _BEHIND_ALPHA
+        images = linear_to_srgb(shown).movedim(1, -1)
+    return images[..., :3].expand(*images.shape[:-1], 3)
+
+
+def _scaled(pictures: Tensor, width: int) -> Tensor:
+    height = max(1, round(pictures.shape[1] * width / pictures.shape[2]))
+    planes = pictures.movedim(-1, 1)
+    scaled = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+    return scaled.clamp(0.0, 1.0).movedim(1, -1)
+
+
+def _font(size: int):
+    try:
+        from PIL import ImageFont
+    except ImportError as error:
+        raise ValueError("The contact sheet needs Pillow for its labels: install pillow.") from error
+    return ImageFont.load_default(size)
+
+
+def _text_width(text: str, size: int) -> int:
+    return math.ceil(_font(size).getlength(text)) + 4
+
+
+def _write(area: Tensor, text: str, size: int, margin: int) -> None:
+    """Write into `(h, w, 3)` in place: centred, and smaller if the text would not fit."""
+    from PIL import Image, ImageDraw
+
+    height, width = area.shape[:2]
+    while size > 4 and _text_width(text, size) > width - 2 * margin:
+        size -= 1
+    layer = Image.new("L", (width, height), 0)
+    ImageDraw.Draw(layer).text((width / 2, height / 2), text, fill=255, font=_font(size), anchor="mm")
+    cover = torch.frombuffer(bytearray(layer.tobytes()), dtype=torch.uint8).reshape(height, width, 1) / 255.0
+    area += cover * (_INK - area)
