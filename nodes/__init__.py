@@ -1,0 +1,18 @@
+"""The nodes: one file per step of the graph. They hold no maths; that is in `lens_models`."""
+
+from .camera import ApertureSweepNode, CameraNode
+from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
+from .focus import FocusDistanceNode
+from .lens import TAFLensNode
+from .output import ContactSheetNode
+
+NODES = (
+    CameraNode,
+    ApertureSweepNode,
+    LoadDepthNode,
+    DepthFromImageNode,
+    DepthFromGeometryNode,
+    FocusDistanceNode,
+    TAFLensNode,
+    ContactSheetNode,
+)

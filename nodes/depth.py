@@ -1,0 +1,237 @@
+"""Depth in metres, out of files, pictures and the geometry of ComfyUI's own estimators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..lens_models.depth import DepthMap, convert
+from ..lens_models.depth.files import SUFFIXES, read_depth_file
+from ..lens_models.sheet import metres_label, share_label
+from .say import say
+from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width
+
+OTHER_UNIT = "other (metres_per_unit)"
+
+
+def _summary(depth: DepthMap) -> str:
+    near, far = (metres_label(d) for d in depth.range_m())
+    height, width = depth.size
+    text = f"{width} × {height} px, {near} to {far}"
+    if depth.metres.isinf().any():
+        text += f", {share_label(depth.metres.isinf().float().mean().item())} sky"
+    if depth.filled_share:
+        missing = share_label(depth.filled_share)
+        text += f"; {missing} had no measurement and was filled from the farther neighbour"
+    return text
+
+
+class LoadDepthNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        folder = Path(folder_paths.get_input_directory())
+        files = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+        return io.Schema(
+            node_id="FineDefocusLoadDepth",
+            display_name="Load Depth",
+            category="fine defocus/depth",
+            description="Reads measured depth from a 16-bit PNG, TIFF, EXR, NPY or NPZ file in the input "
+            "folder.",
+            search_aliases=["depth file", "exr", "z pass", "npy", "16-bit depth", "lidar", "metric depth"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=files,
+                    tooltip="Depth file in ComfyUI's input folder: PNG, TIFF, EXR, NPY or NPZ.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=[*convert.UNITS, OTHER_UNIT],
+                    default="metres",
+                    tooltip="What the numbers in the file are. In distances 0 is missing and inf is sky; in "
+                    "disparity (1/metres) 0 is sky.",
+                ),
+                io.Float.Input(
+                    "metres_per_unit",
+                    default=0.001,
+                    min=0.0,
+                    max=1000000.0,
+                    step=0.0001,
+                    round=0.00000001,
+                    tooltip="Metres that one step of the file stands for when unit is 'other': KITTI "
+                    "0.00390625 (1/256), TUM 0.0002 (1/5000).",
+                ),
+                io.String.Input(
+                    "channel",
+                    default="",
+                    advanced=True,
+                    tooltip="Channel of an EXR file or array of an NPZ file, such as ViewLayer.Depth.Z; "
+                    "empty takes the one that looks like depth.",
+                ),
+            ],
+            outputs=[
+                DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres."),
+                io.Mask.Output(
+                    "valid", display_name="valid", tooltip="1 where the file had a value, 0 where filled."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        if not file:
+            return "Choose a depth file: put a PNG, TIFF, EXR, NPY or NPZ file into ComfyUI's input folder."
+        if not folder_paths.exists_annotated_filepath(file):
+            return f"{file} is not in ComfyUI's input folder: put it there, or choose another file."
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_) -> str:
+        try:
+            found = Path(folder_paths.get_annotated_filepath(file)).stat()
+        except (OSError, ValueError):
+            return "missing"
+        return f"{found.st_mtime_ns}:{found.st_size}"
+
+    @classmethod
+    def execute(cls, file, unit, metres_per_unit, channel) -> io.NodeOutput:
+        stored = read_depth_file(folder_paths.get_annotated_filepath(file), channel)
+        depth = convert.from_units(
+            stored.values, unit, metres_per_unit=metres_per_unit if unit == OTHER_UNIT else None, source=file
+        )
+        summary = _summary(depth) + (f"; channel {stored.channel}" if stored.channel else "")
+        return io.NodeOutput(depth, depth.valid.float(), ui=say(cls, summary, stored.warnings))
+
+
+class DepthFromImageNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusDepthFromImage",
+            display_name="Depth from Image",
+            category="fine defocus/depth",
+            description="Turns a grey depth picture of another node into metres, once you say what its greys "
+            "mean.",
+            search_aliases=[
+                "depth map",
+                "depth anything",
+                "midas",
+                "zoe",
+                "marigold",
+                "disparity",
+                "invert depth",
+            ],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="Depth picture: grey, or raw metres from nodes that give those."
+                ),
+                io.Combo.Input(
+                    "convention",
+                    options=list(convert.CONVENTIONS),
+                    default="near is bright",
+                    tooltip="'near is bright': Depth Anything, MiDaS, Marigold, ControlNet. 'near is dark': "
+                    "the other way round. 'metres': the values are distances (Depth Pro).",
+                ),
+                io.Float.Input(
+                    "near_m",
+                    default=1.0,
+                    min=0.01,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="Distance of the nearest grey in metres. Not used for 'metres'.",
+                ),
+                io.Float.Input(
+                    "far_m",
+                    default=20.0,
+                    min=0.01,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="Distance of the farthest grey in metres. Not used for 'metres'.",
+                ),
+                io.Combo.Input(
+                    "spacing",
+                    options=list(convert.SPACINGS),
+                    default="inverse depth",
+                    advanced=True,
+                    tooltip="How greys are spaced: 'inverse depth' evenly in 1/distance, as estimators give "
+                    "them; 'depth' evenly in metres, as a rendered z pass may be. Not used for 'metres'.",
+                ),
+            ],
+            outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, image, convention, near_m, far_m, spacing) -> io.NodeOutput:
+        found = convert.from_picture(image, convention, near_m, far_m, spacing)
+        return io.NodeOutput(found.depth, ui=say(cls, _summary(found.depth), found.warnings))
+
+
+class DepthFromGeometryNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusDepthFromGeometry",
+            display_name="Depth from Geometry",
+            category="fine defocus/depth",
+            description="Takes the depth out of MoGe or Depth Anything 3 geometry, in metres.",
+            search_aliases=["moge", "da3", "depth anything 3", "geometry", "metric depth"],
+            inputs=[
+                io.MultiType.Input(
+                    "geometry",
+                    types=[MOGE_GEOMETRY, DA3_GEOMETRY],
+                    tooltip="Output of Run MoGe Inference or Run Depth Anything 3.",
+                ),
+                io.Combo.Input(
+                    "units",
+                    options=list(convert.GEOMETRY_UNITS),
+                    default="automatic",
+                    tooltip="What the geometry's depth is. Depth Anything 3's metric model gives metres × "
+                    "300 / focal length in px; 'automatic' undoes that where it looks like that model. "
+                    "Everything else is as given.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.0001,
+                    max=10000.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip="Factor on the depth. MoGe v1 and relative models have no metres: set true "
+                    "distance / distance shown.",
+                ),
+                io.Int.Input(
+                    "da3_resolution",
+                    default=convert.DA3_RESOLUTION,
+                    min=14,
+                    max=8192,
+                    advanced=True,
+                    tooltip="The resolution that was set on Run Depth Anything 3 (pixels on the longest "
+                    "side). Its metric model measures in pixels of that size.",
+                ),
+                CAMERA.Input(
+                    "camera",
+                    optional=True,
+                    tooltip="The camera that took the picture. Only Depth Anything 3's metric model needs "
+                    "it, for the focal length; without it 50 mm on full frame is assumed.",
+                ),
+            ],
+            outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, geometry, units, scale, da3_resolution, camera=None) -> io.NodeOutput:
+        found = convert.from_geometry(
+            geometry,
+            units,
+            scale,
+            fx_per_width=None if camera is None else fx_per_width(as_camera(camera), geometry),
+            da3_resolution=da3_resolution,
+        )
+        return io.NodeOutput(found.depth, ui=say(cls, _summary(found.depth), found.warnings))

@@ -1,0 +1,73 @@
+"""The pack's socket types, and what else is accepted on them: converted here and nowhere else."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lens_models import Camera, Focus
+from ..lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
+
+DEPTH = io.Custom("DEPTH")
+CAMERA = io.Custom("CAMERA")
+FOCUS = io.Custom("FOCUS")
+APERTURE_SHAPE = io.Custom("APERTURE_SHAPE")
+
+#: ComfyUI's own geometry estimators.
+MOGE_GEOMETRY = io.Custom("MOGE_GEOMETRY")
+DA3_GEOMETRY = io.Custom("DA3_GEOMETRY")
+
+
+def as_camera(value: Any) -> Camera:
+    """What arrived on a CAMERA socket. Raises ValueError for another pack's object."""
+    if isinstance(value, Camera):
+        return value
+    raise ValueError(
+        f"The camera input got {_kind(value)}, not a camera of Fine Defocus: connect Camera or "
+        "Aperture Sweep."
+    )
+
+
+def as_focus(value: Any) -> Focus:
+    """What arrived on a FOCUS or FLOAT (metres) socket. Raises ValueError for anything else."""
+    if isinstance(value, Focus):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return Focus(float(value))
+    raise ValueError(
+        f"The focus input got {_kind(value)}: connect Focus Distance, another focus node of Fine Defocus, "
+        "or a FLOAT in metres."
+    )
+
+
+def as_depth(value: Any, camera: Camera | None = None) -> Converted:
+    """What arrived on a DEPTH, MOGE_GEOMETRY or DA3_GEOMETRY socket, in metres.
+
+    camera: took the picture; only Depth Anything 3's metric model needs it, and a guess is made without.
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, DepthMap):
+        return Converted(value)
+    if is_geometry(value):
+        return from_geometry(value, fx_per_width=fx_per_width(camera, value))
+    raise ValueError(
+        f"The depth input got {_kind(value)}, not depth in metres: connect Load Depth, Depth from Image (for "
+        "a picture), MoGe or Depth Anything 3 geometry."
+    )
+
+
+def fx_per_width(camera: Camera | None, geometry: Any) -> float | None:
+    """Focal length over the width the geometry's picture spans; None without a camera."""
+    if camera is None or not is_geometry(geometry):
+        return None
+    height, width = geometry["depth"].shape[-2:]
+    return camera.framed(width, height).fx_px(width)[0].item() / width
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
