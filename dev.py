@@ -1,0 +1,117 @@
+"""The project's two commands. Plain Python 3.10 or newer; everything else is fetched into the cache folder.
+
+    python dev.py demo [--serve] [--output DIR]   a real photo through a real camera, in the real ComfyUI
+    python dev.py test [pytest arguments]         the whole test suite, ComfyUI and browser included
+
+Environment: FINE_DEFOCUS_CACHE (default .dev), COMFYUI_PATH with COMFYUI_PYTHON (a ComfyUI of yours),
+COMFYUI_URL (one that runs already), COMFYUI_ARGS (default --cpu), FINE_DEFOCUS_CHROMIUM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent
+WORKFLOW = REPO / "example_workflows" / "aperture_sweep_photo.json"
+
+log = logging.getLogger("fine_defocus")
+
+
+def demo(output: Path, serve: bool) -> None:
+    from host import provision
+    from host.server import connect
+    from host.workflow import to_prompt
+
+    python = provision.project()
+    folder = provision.CACHE / "photo"
+    folder.mkdir(parents=True, exist_ok=True)
+    script = REPO / "tests" / "host" / "motorcycle.py"
+    written = subprocess.run([python, script, folder], check=True, capture_output=True, text=True).stdout
+    log.info("starting ComfyUI ...")
+    # A person's own pictures and models outlive the session; a demo's base folder does not.
+    with connect(provision.host, provision.CACHE / "serve" if serve else None) as server:
+        for path in written.splitlines():
+            server.upload(Path(path))
+        prompt = to_prompt(json.loads(WORKFLOW.read_text()), server.object_info())
+        log.info("running %s ...", WORKFLOW.relative_to(REPO))
+        start = time.monotonic()
+        entry = server.prompt(prompt, timeout=1800)
+        log.info("done in %.1f s", time.monotonic() - start)
+        _say(entry)
+        output.mkdir(parents=True, exist_ok=True)
+        for node_id, result in entry["outputs"].items():
+            for image in result.get("images", []):
+                if prompt[node_id]["class_type"] == "SaveImage":
+                    path = output / image["filename"]
+                    path.write_bytes(server.view(image))
+                    print(path)
+        if serve:
+            print(f"ComfyUI is open at {server.url} - the workflow: Templates > Extensions. Ctrl-C ends it.")
+            while True:
+                server.check()
+                time.sleep(1)
+
+
+def _say(entry: dict) -> None:
+    """What the nodes have to tell a person, such as how many depth pixels were filled."""
+    for result in entry["outputs"].values():
+        for text in result.get("text", []):
+            log.info("  %s", text)
+
+
+def test(arguments: list[str]) -> int:
+    from host import provision
+
+    python = provision.project()
+    if not os.environ.get("COMFYUI_URL"):
+        provision.host()
+    browser = provision.chromium()
+    env = {**os.environ, **({"FINE_DEFOCUS_CHROMIUM": browser} if browser else {})}
+    log.info("running pytest ...")
+    return subprocess.run([python, "-m", "pytest", *arguments], cwd=REPO, env=env).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("demo", help="make the aperture sweep of the demo photo")
+    run.add_argument("--serve", action="store_true", help="leave ComfyUI open afterwards")
+    run.add_argument("--output", type=Path, default=REPO / "output", metavar="DIR", help="default: output")
+    commands.add_parser("test", help="run the tests; every further argument goes to pytest")
+    testing = sys.argv[1:2] == ["test"]  # argparse would take pytest's own options apart
+    options = parser.parse_args(["test"] if testing and sys.argv[2:] not in (["-h"], ["--help"]) else None)
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.path.insert(0, str(REPO / "tests"))
+    from host.provision import ProvisionError
+    from host.server import HostError
+
+    try:
+        if options.command == "test":
+            return test(sys.argv[2:])
+        demo(options.output, options.serve)
+    except KeyboardInterrupt:
+        print()
+    except (ProvisionError, HostError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 10):  # noqa: UP036
+        sys.exit("dev.py needs Python 3.10 or newer.")
+    if os.name == "nt":
+        sys.exit("dev.py runs on Linux and macOS; on Windows use WSL. (The node pack itself runs anywhere.)")
+    sys.exit(main())

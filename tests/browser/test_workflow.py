@@ -1,0 +1,91 @@
+"""The example workflows in the editor, drawn both ways."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+from host.provision import REPO
+from host.workflow import to_prompt
+from PIL import Image
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+EXAMPLES = sorted((REPO / "example_workflows").glob("*.json"))
+RENDERERS = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
+
+
+def plain(prompt: dict) -> dict:
+    """A prompt without the titles the editor adds."""
+    return {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in prompt.items()}
+
+
+def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
+    def meet(a, b):
+        beside = a["right"] <= b["left"] or b["right"] <= a["left"]
+        return not (beside or a["bottom"] <= b["top"] or b["bottom"] <= a["top"])
+
+    return [(a["title"], b["title"]) for a, b in combinations(nodes, 2) if meet(a, b)]
+
+
+@RENDERERS
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_opens_whole(open_editor, comfy, photo, example, nodes2):
+    workflow = json.loads(example.read_text())
+    editor = open_editor(nodes2)
+    editor.load(workflow, example.stem)
+    editor.fit()
+    state = editor.state()
+    editor.screenshot(f"{example.stem}-{'nodes2' if nodes2 else 'classic'}")
+
+    saved = {str(n["id"]): n["type"] for n in workflow["nodes"]}
+    assert {n["id"]: n["type"] for n in state["nodes"]} == saved
+    assert [n["type"] for n in state["nodes"] if not n["known"] or n["errors"]] == []
+    assert sorted(state["links"]) == sorted(link[:5] for link in workflow["links"])
+    assert plain(state["prompt"]) == to_prompt(workflow, comfy.object_info())
+    assert overlapping(state["nodes"]) == []
+    assert state["vue"] == nodes2
+    assert editor.errors == []
+
+
+@RENDERERS
+def test_the_run_button_makes_the_sheet(open_editor, photo, nodes2):
+    workflow = json.loads((REPO / "example_workflows" / "aperture_sweep_photo.json").read_text())
+    editor = open_editor(nodes2)
+    editor.load(workflow, "aperture sweep")
+    entry = editor.run()
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+    editor.page.wait_for_timeout(1500)
+    editor.fit()
+    editor.screenshot(f"sweep-done-{'nodes2' if nodes2 else 'classic'}")
+    assert overlapping(editor.state()["nodes"]) == [], "pictures make nodes grow"
+    if nodes2:
+        shown = editor.page.evaluate(
+            "() => [...document.querySelectorAll('.lg-node img')].filter(i => i.naturalWidth > 0).length"
+        )
+    else:
+        shown = editor.page.evaluate("() => app.graph._nodes.filter(n => n.imgs?.length).length")
+    assert shown >= 2, "the sheet and the overlay are to be seen"
+    assert editor.errors == []
+
+
+def test_the_templates_browser_shows_the_examples(open_editor):
+    editor = open_editor(True)
+    page = editor.page
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text("Extensions", exact=True).first.click()
+    card = page.get_by_text("aperture_sweep_photo").first
+    card.wait_for(timeout=15_000)
+    page.wait_for_timeout(1000)
+    editor.screenshot("templates")
+    with Image.open(REPO / "example_workflows" / "aperture_sweep_photo.jpg") as thumbnail:
+        wanted = thumbnail.width
+    shown = page.evaluate(
+        "() => [...document.querySelectorAll('[role=dialog] img')].map(i => i.naturalWidth)"
+    )
+    assert wanted in shown
+    card.click()
+    opened = "() => app.graph._nodes.some(n => n.type === 'FineDefocusTAFLens')"
+    page.wait_for_function(opened, timeout=15_000)
+    assert editor.errors == []

@@ -1,0 +1,57 @@
+"""What every test shares: one real ComfyUI, started when asked for, and the pack kept out of pytest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "tests"))
+
+from host import provision  # noqa: E402
+from host.server import connect  # noqa: E402
+
+# a shared machine stalls now and then: correctness is tested here, time is measured in benchmarks/
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+class KeepOut:
+    """The repository's root is a ComfyUI pack, so its `__init__.py` is for ComfyUI alone.
+
+    pytest would import it as the package that holds the tests. The hook must come from a plugin: one in a
+    conftest.py is not asked about the folders above it.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent):
+        return pytest.Dir.from_parent(parent, path=path) if path == REPO else None
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(KeepOut())
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write golden files, not compare")
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """A real ComfyUI with this pack in it; started by the first test that asks, one for the whole session."""
+    try:
+        with connect(provision.host) as server:
+            yield server
+    except provision.ProvisionError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def photo(comfy, tmp_path_factory):
+    """The demo's photo and its depth in ComfyUI's input folder."""
+    from host import motorcycle
+
+    return [comfy.upload(file) for file in motorcycle.write(tmp_path_factory.mktemp("photo"))]

@@ -1,0 +1,1 @@
+"""A real ComfyUI for the demo and the tests: get it, start it, talk to it."""
