@@ -170,7 +170,7 @@ class ApertureSweepNode(io.ComfyNode):
                 CAMERA.Output("cameras", display_name="camera", tooltip="One camera per aperture, in order."),
                 io.Int.Output("count", display_name="count", tooltip="How many apertures there are."),
             ],
-            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod

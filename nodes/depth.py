@@ -77,7 +77,7 @@ class LoadDepthNode(io.ComfyNode):
                     "valid", display_name="valid", tooltip="1 where the file had a value, 0 where filled."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -163,7 +163,7 @@ class DepthFromImageNode(io.ComfyNode):
                 ),
             ],
             outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
-            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -222,7 +222,7 @@ class DepthFromGeometryNode(io.ComfyNode):
                 ),
             ],
             outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
-            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod

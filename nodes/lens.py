@@ -96,7 +96,7 @@ class TAFLensNode(io.ComfyNode):
                     "behind.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod

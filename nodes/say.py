@@ -6,22 +6,17 @@ import logging
 from collections.abc import Iterable
 
 from comfy_api.latest import io
-from server import PromptServer
 
 log = logging.getLogger("fine_defocus")
 
 
 def say(cls: type[io.ComfyNode], summary: str, warnings: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Show a summary, and below it the warnings, on the node that is running; log the warnings.
+    """The `ui` part of a node's output: a summary, and below it the warnings, which are logged as well.
 
-    cls: the executing node; its schema needs `hidden=[io.Hidden.unique_id]`. A summary is always shown, so
-    that warnings of an earlier run do not stay behind. Returns the `ui` part of the node's output.
+    cls: the executing node; `has_intermediate_output=True` in its schema keeps the text through a cached
+    run. A summary is always there, so that warnings of an earlier run do not stay on the node.
     """
     warnings = list(dict.fromkeys(warnings))
     for warning in warnings:
         log.warning("%s: %s", cls.__name__.removesuffix("Node"), warning)
-    lines = [summary, *(f"⚠ {warning}" for warning in warnings)]
-    node_id = cls.hidden.unique_id if cls.hidden else None
-    if node_id and getattr(PromptServer, "instance", None):
-        PromptServer.instance.send_progress_text("\n".join(lines), node_id)
-    return {"text": lines}
+    return {"text": [summary, *(f"⚠ {warning}" for warning in warnings)]}

@@ -67,6 +67,18 @@ def test_the_run_button_makes_the_sheet(open_editor, photo, nodes2):
     else:
         shown = editor.page.evaluate("() => app.graph._nodes.filter(n => n.imgs?.length).length")
     assert shown >= 2, "the sheet and the overlay are to be seen"
+    said = editor.page.evaluate(
+        "() => Object.fromEntries([...document.querySelectorAll('.fine-defocus-message')]"
+        ".filter(e => e.isConnected && e.offsetHeight > 0)"
+        ".map(e => [e.textContent, e.scrollHeight - e.clientHeight]))"
+    )
+    assert len(said) == 3, "depth, sweep and lens say what they did"
+    assert any("had no measurement" in text for text in said)
+    assert all(hidden <= 0 for hidden in said.values()), "the text fits"
+    saved = editor.page.evaluate("() => app.graph.serialize()")
+    assert {n["id"]: n.get("widgets_values") for n in saved["nodes"] if n["type"].startswith("Fine")} == {
+        n["id"]: n.get("widgets_values") for n in workflow["nodes"] if n["type"].startswith("Fine")
+    }, "what a node says is not saved"
     assert editor.errors == []
 
 
