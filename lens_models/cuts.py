@@ -1,0 +1,109 @@
+"""Where to cut a depth map into layers: between what hides and what is hidden, not through surfaces."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Neighbours whose blur radii differ by this many px are an edge of something; smaller steps are a surface.
+EDGE_PX = 1.0
+_BIN_PX = 0.25
+_LARGEST_STEP_PX = 8.0
+#: Cost of cutting one smooth pair of neighbours, per px of blur at the cut; and the least a cut must gain.
+_SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
+
+
+def dilated(mask: Tensor, side: int = 3) -> Tensor:
+    """Bool `(H, W)` mask grown by a square of odd `side`."""
+    return F.max_pool2d(mask[None, None].float(), side, stride=1, padding=side // 2)[0, 0] > 0.5
+
+
+def eroded(mask: Tensor, side: int = 3) -> Tensor:
+    """Bool `(H, W)` mask shrunk by a square of odd `side`; the border does not eat into it."""
+    return ~dilated(~mask, side)
+
+
+def edges(nearness: Tensor) -> Tensor:
+    """Pixels `(H, W)` with an edge to one of their four neighbours."""
+    across = (nearness[:, 1:] - nearness[:, :-1]).abs() >= EDGE_PX
+    down = (nearness[1:] - nearness[:-1]).abs() >= EDGE_PX
+    found = torch.zeros_like(nearness, dtype=torch.bool)
+    found[:, 1:] |= across
+    found[:, :-1] |= across
+    found[1:] |= down
+    found[:-1] |= down
+    return found
+
+
+def grown(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor:
+    """`mask` continued over smooth neighbours into `allowed`, one pixel per step."""
+    across = (nearness[:, 1:] - nearness[:, :-1]).abs() < EDGE_PX
+    down = (nearness[1:] - nearness[:-1]).abs() < EDGE_PX
+    for _ in range(steps):
+        wider = mask.clone()
+        wider[:, 1:] |= mask[:, :-1] & across
+        wider[:, :-1] |= mask[:, 1:] & across
+        wider[1:] |= mask[:-1] & down
+        wider[:-1] |= mask[1:] & down
+        wider &= allowed | mask
+        if torch.equal(wider, mask):
+            break
+        mask = wider
+    return mask
+
+
+def find_cuts(nearness: Tensor, max_layers: int) -> list[float]:
+    """Cuts through `nearness`, nearest first, at most `max_layers - 1`.
+
+    nearness: `(H, W)` signed blur radius in px with its sign turned: 0 on the focal plane, > 0 in front.
+    A cut gains by the steps between neighbours that it separates and costs by the smooth pairs it tears
+    apart, weighted by the blur there: where a surface is sharp, a seam does not show. So a slanted plane
+    stays whole, and a figure that stands on the ground is cut off along its own depth. Greedy, best first.
+    """
+    low, high = nearness.min(), nearness.max()
+    bins = max(2, int((high - low) / _BIN_PX) + 2)
+    one = torch.cat([nearness[:, 1:].flatten(), nearness[1:].flatten()])
+    other = torch.cat([nearness[:, :-1].flatten(), nearness[:-1].flatten()])
+    near, far = torch.maximum(one, other), torch.minimum(one, other)
+    step = near - far
+    first = (
+        ((far - low) / _BIN_PX).long().clamp(0, bins - 1)
+    )  # a cut at bin b parts a pair if first <= b < last
+    last = ((near - low) / _BIN_PX).long().clamp(0, bins - 1)
+
+    def along_bins(chosen: Tensor, weight: Tensor) -> Tensor:
+        change = torch.zeros(bins + 1, dtype=torch.float64, device=nearness.device)
+        change.index_add_(0, first[chosen], weight[chosen].double())
+        change.index_add_(0, last[chosen], -weight[chosen].double())
+        return change.cumsum(0)[:bins]
+
+    place = low.double() + (torch.arange(bins, device=nearness.device) + 1) * _BIN_PX
+    open_edges = step >= EDGE_PX
+    cost = _SEAM_COST * along_bins(~open_edges, torch.ones_like(step)) * place.abs()
+    weight = step.clamp_max(_LARGEST_STEP_PX)
+    cuts: list[float] = []
+    while len(cuts) < max_layers - 1:
+        gain = along_bins(open_edges, weight) - cost
+        best = int(gain.argmax())
+        if gain[best] < _LEAST_GAIN * nearness.numel():
+            break
+        # in the middle of the bins that are as good: an empty gap is cut in its middle
+        good = (gain >= gain[best] * 0.98).tolist()
+        begin = end = best
+        while begin > 0 and good[begin - 1]:
+            begin -= 1
+        while end < bins - 1 and good[end + 1]:
+            end += 1
+        middle = (begin + end) // 2
+        cuts.append(float(place[middle]))
+        open_edges = open_edges & ~((first <= middle) & (last > middle))
+    return sorted(cuts, reverse=True)
+
+
+def labelled(nearness: Tensor, cuts: list[float]) -> Tensor:
+    """Layer number of each pixel `(H, W)` int64, 0 = nearest, for cuts sorted nearest first."""
+    label = torch.zeros_like(nearness, dtype=torch.long)
+    for number, cut in enumerate(cuts, start=1):
+        label[nearness < cut] = number
+    return label

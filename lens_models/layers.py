@@ -1,0 +1,274 @@
+"""A picture with depth as layers that hide one another, and what a lens makes of a stack of layers.
+
+Splitting: cut the depth between what hides and what is hidden (`cuts.py`), find how much of each edge
+pixel is the nearer layer (`matting.py`), continue every layer under the nearer ones (`fill.py`), and
+un-mix edge pixels so that the stack laid over itself is the picture again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blur import stack
+from .camera import Camera, Focus, coc_px
+from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
+from .fill import Background, push_pull
+from .light import linear_to_srgb
+from .matting import closed_form_matte
+
+#: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
+_TRACE_SIDE = 9
+#: Trust in the depth's own verdict inside an edge band: on the nearer side, on the farther side.
+_TRUST_NEAR, _TRUST_FAR = 0.02, 0.002
+#: Mattes this close to 0 or 1 are taken as 0 or 1.
+_SNAP = 0.05
+#: A pixel tells a layer's colour if at least this much of it is the layer.
+_PURE_NEAR, _PURE_FAR = 0.9, 0.8
+#: The stack must give the picture back to this, sRGB 0..1.
+_RECOMPOSED = 0.5 / 255
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of a scene.
+
+    radiance: `(B, C, H, W)` linear light, not premultiplied by `alpha`. alpha: `(B, 1, H, W)` coverage.
+    depth_m: `(B, H, W)` metres, everywhere, also where alpha is 0.
+    """
+
+    radiance: Tensor
+    alpha: Tensor
+    depth_m: Tensor
+
+
+def split_layers(
+    radiance: Tensor,
+    depth_m: Tensor,
+    focus: Focus,
+    camera: Camera,
+    *,
+    subject: Tensor | None = None,
+    background: Tensor | Background | None = None,
+    max_layers: int = 6,
+) -> list[Layer]:
+    """Layers of a picture, front to back; over one another at zero aperture they are the picture.
+
+    radiance: `(B, C, H, W)` linear, C = 3 or 4 (premultiplied alpha, split along with the colour).
+    depth_m: `(B, H, W)` metres with the picture's size, +inf = sky, B = 1 or the picture's.
+    focus, camera: single settings; they say which steps in depth matter and where a seam would show.
+    subject: `(B, H, W)` mask 0..1 that is the matte of one layer, at the median depth of what it covers.
+    background: `(B, C, H, W)` radiance of the farthest layer where it is hidden, or a `Background`.
+    Pictures of a batch that need fewer layers get empty ones in front.
+
+    Gradients reach radiance and depth through colours and distances; where the cuts lie, the mattes and
+    the choice of pixels that fill a hole are constants.
+    """
+    stacks = []
+    for b in range(radiance.shape[0]):
+        plate = (
+            background[b : b + 1] if isinstance(background, Tensor) and len(background) > 1 else background
+        )
+        mask = None if subject is None else subject[b if subject.shape[0] > 1 else 0]
+        depth = depth_m[b if depth_m.shape[0] > 1 else 0]
+        stacks.append(_Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers).layers(plate))
+    deepest = max(len(s) for s in stacks)
+    for layers in stacks:
+        blank = layers[0]
+        empty = Layer(torch.zeros_like(blank.radiance), torch.zeros_like(blank.alpha), blank.depth_m)
+        layers[:0] = [empty] * (deepest - len(layers))
+    return [
+        Layer(
+            *(torch.cat([getattr(s[i], name) for s in stacks]) for name in ("radiance", "alpha", "depth_m"))
+        )
+        for i in range(deepest)
+    ]
+
+
+class _Split:
+    """One picture on its way into layers. Masks and mattes are `(H, W)`; index 0 is the nearest layer."""
+
+    def __init__(self, radiance, depth_m, focus, camera, subject, max_layers) -> None:
+        self.radiance, self.depth_m = radiance, depth_m
+        with torch.no_grad():
+            coc = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0]
+            self.nearness = -coc / 2.0
+            self.label = labelled(self.nearness, find_cuts(self.nearness, max_layers))
+            self.given = None if subject is None else self._set_apart(subject)
+            self.count = int(self.label.max()) + 1
+            self.edge = edges(self.nearness)
+            self.encoded = linear_to_srgb(radiance[0, :3].clamp(0.0, 1.0))
+            found = [self._matte(layer) for layer in range(self.count)]
+            self.mattes, self.bands = [m for m, _ in found], [b for _, b in found]
+
+    def _set_apart(self, subject: Tensor) -> int | None:
+        """Give the subject a layer of its own; its number, None if the mask is empty."""
+        self.subject = subject.to(self.nearness).clamp(0.0, 1.0)
+        own = self.subject >= 0.5
+        if not own.any():
+            return None
+        median = self.nearness[own].median()
+        number = int(self.label[own & (self.nearness <= median)].min())
+        # what shares the subject's slab but not its mask lies behind it
+        self.label = torch.where(self.label >= number, self.label + 1, self.label)
+        self.label = torch.where(own, torch.full_like(self.label, number), self.label)
+        return number
+
+    def _matte(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Coverage among what is not nearer, and where that is not just 0 or 1."""
+        own, nearer = self.label == layer, self.label < layer
+        hard = own.to(self.nearness)
+        if layer == self.count - 1:
+            return torch.ones_like(hard), torch.zeros_like(own)
+        if layer == self.given:
+            return torch.where(nearer, hard, self.subject), (self.subject > 0) & (self.subject < 1) & ~nearer
+        border = self.edge & dilated(own) & dilated(self.label > layer)
+        thin = own & ~dilated(eroded(own, 5), 5)
+        band = (border | dilated(thin, _TRACE_SIDE)) & (self.label >= layer) & ~dilated(nearer)
+        if not band.any():
+            return hard, band
+        trust = torch.where(band, torch.where(own, _TRUST_NEAR, _TRUST_FAR), 1.0)
+        matte = closed_form_matte(self.encoded, hard[None], trust[None])[0]
+        matte = ((matte - _SNAP) / (1.0 - 2.0 * _SNAP)).clamp(0.0, 1.0)
+        return torch.where(band, matte, hard), band
+
+    def layers(self, background: Tensor | Background | None) -> list[Layer]:
+        """Colours, distances and full coverage of every layer, un-mixed."""
+        fill = background if callable(background) else push_pull
+        in_band = torch.stack(self.bands).any(0)
+        through = torch.ones_like(self.nearness)
+        inverse = (1.0 / self.depth_m)[None, None]
+        radiance, alpha, depth = [], [], []
+        for layer in range(self.count):
+            own, nearer = self.label == layer, self.label < layer
+            share = through * self.mattes[layer]
+            through = through * (1.0 - self.mattes[layer])
+            pure = _PURE_NEAR if layer == 0 and self.count > 1 else _PURE_FAR
+            weight = torch.where(
+                in_band, ((share - pure) / (1.0 - pure)).clamp(0.0, 1.0) * own, own.to(share)
+            )
+            if (weight > 0.5).sum() < 20:
+                weight = own.to(share)
+            # a surface that was cut goes on under the nearer layer as the picture itself
+            reach = int(self.nearness[own].abs().max().ceil()) + 2 if own.any() else 2
+            seam = grown(own & (weight > 0.5), self.nearness, nearer & ~self.edge & ~in_band, reach) & ~own
+            weight = torch.where(seam, 1.0, weight)[None, None]
+            values = torch.cat([self.radiance, inverse], dim=1)
+            behind = layer == self.count - 1
+            filled = fill(values, weight) if behind else push_pull(values, weight)
+            known = own | seam
+            colour = torch.where(known & ~in_band, self.radiance, filled[:, :-1])
+            if behind and isinstance(background, Tensor):
+                colour = torch.where(known & ~in_band, self.radiance, background.to(self.radiance))
+            radiance.append(colour)
+            depth.append(1.0 / torch.where(known, inverse, filled[:, -1:])[:, 0].clamp_min(0.0))
+            alpha.append(self._coverage(layer, own, nearer, seam))
+        self._recompose(radiance, alpha)
+        return [Layer(r, a[None, None], d) for r, a, d in zip(radiance, alpha, depth, strict=True)]
+
+    def _coverage(self, layer: int, own: Tensor, nearer: Tensor, seam: Tensor) -> Tensor:
+        """Coverage also where nearer layers hide it: continued from the rim, steepened to an edge."""
+        if layer == self.count - 1:
+            return torch.ones_like(self.nearness)
+        seen = ((self.label >= layer) & ~(self.edge & dilated(nearer))).to(self.nearness)
+        hidden = push_pull(self.mattes[layer][None, None], seen[None, None])[0, 0]
+        hidden = ((hidden - 0.5) * 4.0 + 0.5).clamp(0.0, 1.0)
+        return torch.where(seam, 1.0, torch.where(nearer, hidden, self.mattes[layer]))
+
+    def _recompose(self, radiance: list[Tensor], alpha: list[Tensor]) -> None:
+        """Change colours, and coverage where colours cannot, until the stack is the picture. In place."""
+        picture = self.radiance
+        for layer in range(self.count - 2, -1, -1):
+            band = self.bands[layer] & ~dilated(self.label < layer)
+            if not band.any():
+                continue
+            a = alpha[layer]
+            under = _over(radiance[layer + 1 :], alpha[layer + 1 :])
+            # the least change of both colours that gives the pixel
+            missing = (picture - a * radiance[layer] - (1.0 - a) * under) / (a * a + (1.0 - a) ** 2)
+            radiance[layer] = torch.where(
+                band, (radiance[layer] + a * missing).clamp_min(0.0), radiance[layer]
+            )
+            rest = ((picture - a * radiance[layer]) / (1.0 - a).clamp_min(1e-3)).clamp_min(0.0)
+            shows = torch.full_like(self.label, self.count - 1)
+            for behind in range(self.count - 2, layer, -1):
+                shows = torch.where(alpha[behind] > 0.5, behind, shows)
+            for behind in range(layer + 1, self.count):
+                here = band & (a < 0.999) & (shows == behind)
+                radiance[behind] = torch.where(here, rest, radiance[behind])
+            # where that would have needed light below black, the nearer colour gives way
+            under = _over(radiance[layer + 1 :], alpha[layer + 1 :])
+            exact = ((picture - (1.0 - a) * under) / a.clamp_min(0.05)).clamp_min(0.0)
+            radiance[layer] = torch.where(band & (a > 0.05), exact, radiance[layer])
+        with torch.no_grad():
+            difference = linear_to_srgb(_over(radiance, alpha)[0]) - linear_to_srgb(picture[0])
+            off = difference.abs().amax(0) > _RECOMPOSED
+        # colours below black would be needed there: the layer that owns the pixel takes all of it
+        for layer in range(self.count):
+            mine = off & (self.label == layer)
+            if layer < self.count - 1:
+                alpha[layer] = torch.where(off, (self.label == layer).to(alpha[layer]), alpha[layer])
+            radiance[layer] = torch.where(mine, picture, radiance[layer])
+
+
+def _over(radiance: list[Tensor], alpha: list[Tensor]) -> Tensor:
+    """The stack without a lens, `(B, C, H, W)`; the farthest layer is opaque."""
+    result = radiance[-1]
+    for colour, cover in zip(reversed(radiance[:-1]), reversed(alpha[:-1]), strict=True):
+        result = cover * colour + (1.0 - cover) * result
+    return result
+
+
+def composite(
+    layers: list[Layer],
+    focus: Focus,
+    camera: Camera,
+    *,
+    shape: None = None,
+    rays: int = 0,
+    max_radius_px: float | None = None,
+) -> Tensor:
+    """What the lens records of a stack of layers, `(B, C, H, W)`.
+
+    layers: front to back. Each pixel of a layer spreads its premultiplied light and coverage over the disc
+    of its own radius; the blurred layers are laid over one another, farthest first. Borders replicate.
+    focus, camera: single settings. rays: 0, or that many points on the lens per pixel, traced through the
+    layers front to back: exact where several blurred layers hide one another, and much slower.
+    Differentiable with respect to radiance, alpha, depth and every setting.
+    """
+    if shape is not None:
+        raise ValueError("composite knows only the disc aperture so far: leave shape empty.")
+    if rays:
+        from .rays import trace_layers
+
+        return trace_layers(layers, focus, camera, rays=rays)
+    result: Tensor | None = None
+    for layer in reversed(layers):
+        height, width = layer.depth_m.shape[-2:]
+        cap = float(max(height, width) if max_radius_px is None else max_radius_px)
+        radius = (coc_px(layer.depth_m, focus, camera, width).abs() / 2.0).clamp_max(cap)
+        light, cover = _blurred(layer, radius)
+        if result is None:
+            result = light / cover.clamp_min(1e-4)
+        else:
+            # where radii change within a layer discs can pile up above full coverage
+            light = light / cover.clamp_min(1.0)
+            result = light + (1.0 - cover.clamp(0.0, 1.0)) * result
+    return result
+
+
+def _blurred(layer: Layer, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Premultiplied light and coverage of one layer after the lens."""
+    planes = torch.cat([layer.radiance * layer.alpha, layer.alpha], dim=1)
+    radius = radius.expand(planes.shape[0], -1, -1)
+    if float(radius.detach().max()) == 0.0:
+        return planes[:, :-1], planes[:, -1:]
+    reach = int(radius.detach().max().ceil()) + 2
+    height, width = planes.shape[-2:]
+    planes = F.pad(planes, (reach,) * 4, mode="replicate")
+    radius = F.pad(radius[:, None], (reach,) * 4, mode="replicate")[:, 0]
+    planes = stack.scatter(planes, radius)[..., reach : reach + height, reach : reach + width]
+    return planes[:, :-1], planes[:, -1:]

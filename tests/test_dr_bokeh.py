@@ -1,0 +1,287 @@
+"""Dr.Bokeh Lens: layers, their invariants, the peers' probe, gradients, bad input."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lens_models import Camera, Focus, Layer, coc_px, composite, dr_bokeh_lens, light, split_layers, taf_lens
+from lens_models.cuts import find_cuts
+from lens_models.fill import push_pull
+from lens_models.sharpen import sharpened
+
+STOPS = (1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
+
+
+def texture(height=48, width=64, channels=3, batch=1, seed=0, dtype=torch.float32):
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, channels, height, width, generator=random, dtype=dtype)
+
+
+def figure(height=48, width=64, near_m=2.0, far_m=8.0, dtype=torch.float32):
+    """A square at `near_m` before a wall at `far_m`."""
+    depth = torch.full((1, height, width), far_m, dtype=dtype)
+    depth[:, height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = near_m
+    return depth
+
+
+def nearness(depth, focus, camera):
+    return -coc_px(depth, focus, camera, depth.shape[-1])[0] / 2
+
+
+# ---- where to cut
+
+
+def test_a_slanted_plane_stays_whole():
+    q = torch.linspace(0.1, 1.0, 256).expand(1, 64, 256)
+    assert find_cuts(nearness(1 / q, Focus(2.0), Camera(1.4, 85.0)), 6) == []
+
+
+def test_a_figure_on_the_ground_is_cut_off_behind():
+    # ground rises away from the viewer, a figure at 2 m stands on it: there is no gap in the depths
+    height, width = 96, 128
+    q = torch.linspace(0.1, 0.9, height)[:, None].expand(height, width).clone()
+    q[10:48, 40:80] = q[48, 0]
+    focus, camera = Focus(1 / q[48, 0].item()), Camera(1.8, 85.0)
+    near = nearness(1 / q[None], focus, camera)
+    cuts = find_cuts(near, 6)
+    assert len(cuts) == 1
+    assert -1.5 < cuts[0] < 0  # just behind the figure, where the ground is nearly sharp
+
+
+def test_at_most_so_many_layers():
+    depth = torch.tensor([1.0, 1.5, 2.5, 5.0, 20.0]).repeat_interleave(12).expand(1, 40, 60)
+    for most in (1, 2, 4, 6):
+        layers = split_layers(texture(40, 60), depth, Focus(2.0), Camera(1.4, 200.0), max_layers=most)
+        assert len(layers) == min(most, 5)
+
+
+# ---- invariants
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31), st.sampled_from([3, 4]))
+def test_layers_are_the_picture_at_zero_aperture(seed, channels):
+    random = torch.Generator().manual_seed(seed)
+    x = texture(40, 52, channels, seed=seed)
+    depth = figure(40, 52)
+    depth[:, torch.rand(40, 52, generator=random) > 0.97] = 1.0  # specks in front, no two alike
+    layers = split_layers(x, depth, Focus(2.0), Camera(1.4, 85.0))
+    assert len(layers) >= 2
+    out = composite(layers, Focus(2.0), Camera(1e9, 85.0))
+    back, original = (light.linear_to_srgb(v[:, :3].clamp(0, 1)) for v in (out, x))
+    assert (back - original).abs().max() <= 1 / 255
+
+
+def test_constant_picture_stays_constant():
+    out = dr_bokeh_lens(torch.full((1, 3, 48, 64), 0.4), figure(), Focus(2.0), Camera(1.4, 85.0))
+    torch.testing.assert_close(out, torch.full_like(out, 0.4), rtol=0, atol=2e-6)  # FFT rounding, two layers
+
+
+def test_one_plane_is_one_convolution():
+    # without anything to hide, both lenses are the same lens
+    depth, focus, camera = torch.full((1, 48, 64), 5.0), Focus(2.0), Camera(1.8, 85.0)
+    a, b = (lens(texture(), depth, focus, camera) for lens in (dr_bokeh_lens, taf_lens))
+    torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("scene", ["figure", "wall", "ramp"])
+def test_energy_falls_strictly_with_every_stop(scene):
+    ramp = torch.linspace(1.2, 6.0, 64).expand(1, 48, 64)
+    depth = {"figure": figure(), "wall": torch.full((1, 48, 64), 3.0), "ramp": ramp}[scene]
+    out = dr_bokeh_lens(texture(), depth, Focus(2.0), Camera(torch.tensor(STOPS), 35.0)).double()
+    energy = (out - out.mean((-2, -1), keepdim=True)).square().sum((1, 2, 3))
+    assert (energy.diff() > 0).all(), energy
+
+
+def test_sweep_shares_the_layers_of_its_widest_stop():
+    camera = Camera(torch.tensor(STOPS), 85.0)
+    swept = dr_bokeh_lens(texture(), figure(), Focus(2.0), camera)
+    layers = split_layers(texture(), figure(), Focus(2.0), Camera(1.8, 85.0))
+    for i in range(len(STOPS)):
+        one = composite(layers, Focus(2.0), camera.part(i, i + 1))
+        torch.testing.assert_close(swept[i : i + 1], one, rtol=0, atol=1e-6)
+
+
+def test_rays_and_discs_agree_where_nothing_hides():
+    # smooth, because rays look up between pixels and a disc of taps does not
+    smooth = torch.nn.functional.interpolate(texture(12, 16), size=(48, 64), mode="bicubic")
+    layers = [Layer(smooth, torch.ones(1, 1, 48, 64), torch.full((1, 48, 64), 4.0))]
+    focus, camera = Focus(2.0), Camera(1.2, 135.0)
+    discs, traced = composite(layers, focus, camera), composite(layers, focus, camera, rays=256)
+    error = (discs - traced)[..., 8:-8, 8:-8]
+    assert (discs - smooth)[..., 8:-8, 8:-8].std() > 0.1
+    assert error.std() < 0.005  # 256 points turned at random per pixel
+
+
+# ---- the peers' probe, as in test_probe.py
+
+
+def probe(size=256):
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    r2 = (x - size // 2) ** 2 + (y - size // 2) ** 2
+    return r2, r2 < (size * 90 // 512) ** 2
+
+
+def test_foreground_spreads_and_background_stays_sharp():
+    r2, disc = probe()
+    image = torch.zeros(1, 3, 256, 256)
+    image[:, 1] = torch.where(disc, 0.0, 0.6)
+    image[:, 0] = torch.where(disc, 0.9, 0.0)
+    depth = torch.where(disc, 2.0, 4.0)[None]
+    camera = Camera(3.74269, 200.0)  # 10 px on the disc at this size
+    out = light.linear_to_srgb(dr_bokeh_lens(light.srgb_to_linear(image), depth, Focus(4.0), camera)).clamp(
+        0, 1
+    )
+
+    # truth: the disc's own coverage blurred by a flat disc of 10 px, laid over the wall, in linear light
+    axis = torch.arange(-10.0, 11.0)
+    kernel = ((axis[:, None] ** 2 + axis**2) <= 100).float()[None, None]
+    cover = torch.nn.functional.conv2d(disc[None, None].float(), kernel / kernel.sum(), padding=10)
+    truth = light.linear_to_srgb(light.srgb_to_linear(torch.tensor(0.9)) * cover[0, 0])
+    ring = (r2 > 47**2) & (r2 < 53**2)
+    assert truth[ring].mean() > 0.3
+    assert out[0, 0][ring].mean() >= 0.95 * truth[ring].mean()
+    assert (out - image).abs()[..., r2 > 75**2].mean() <= 0.002
+
+
+def test_background_takes_no_colour_from_the_subject():
+    r2, disc = probe()
+    image = torch.zeros(1, 3, 256, 256)
+    image[:, 0][:, disc] = 0.9
+    image[..., 29:32, 29:32] = 1.0
+    depth = torch.where(disc, 2.0, math.inf)[None]
+    out = dr_bokeh_lens(light.srgb_to_linear(image), depth, Focus(2.0), Camera(1.87135, 100.0))
+    shown = light.linear_to_srgb(out).clamp(0, 1)
+    assert shown[0, 0][(r2 > 47**2) & (r2 < 53**2)].mean() <= 0.005
+    assert (shown - image).abs()[..., r2 < 40**2].max() <= 1 / 255
+    corner = light.srgb_to_linear(image)[..., :60, :60].sum()
+    assert out[..., :60, :60].sum().item() == pytest.approx(corner.item(), rel=0.02)
+
+
+# ---- what an artist may add
+
+
+def test_a_plate_is_seen_behind_the_subject():
+    plate = torch.zeros(1, 3, 48, 64)
+    plate[:, 2] = 0.9
+    x = texture()
+    out = dr_bokeh_lens(x, figure(), Focus(8.0), Camera(1.8, 85.0), background=plate)
+    without = dr_bokeh_lens(x, figure(), Focus(8.0), Camera(1.8, 85.0))
+    # the blurred rim of the square lets the plate through: more blue, less of the rest
+    red, green, blue = (out - without)[0, :, 12:36, 16:48].mean((1, 2))
+    assert blue > 0.005 > -0.005 > max(red, green)
+
+
+def test_a_subject_mask_is_its_matte():
+    mask = torch.zeros(1, 48, 64)
+    mask[:, 10:30, 20:40] = 1.0
+    flat = torch.full((1, 48, 64), 3.0)
+    layers = split_layers(texture(), flat, Focus(3.0), Camera(1.8, 85.0), subject=mask)
+    assert len(layers) == 2
+    assert torch.equal(layers[0].alpha[:, 0], mask)
+
+
+# ---- gradients
+
+
+def test_gradients_reach_everything():
+    leaves = {
+        "radiance": texture(dtype=torch.float64),
+        "depth": figure(dtype=torch.float64) + 0.01 * texture(dtype=torch.float64)[:, 0],
+        "distance": torch.tensor(2.4, dtype=torch.float64),
+        "scale": torch.tensor(1.0, dtype=torch.float64),
+        "f_number": torch.tensor(2.0, dtype=torch.float64),
+        "focal": torch.tensor(85.0, dtype=torch.float64),
+    }
+    leaves = {name: value.requires_grad_() for name, value in leaves.items()}
+
+    def loss(v):
+        focus, camera = Focus(v["distance"], v["scale"]), Camera(v["f_number"], v["focal"])
+        out = dr_bokeh_lens(v["radiance"], v["depth"], focus, camera)
+        return (out * texture(seed=7, dtype=torch.float64)).sum()
+
+    loss(leaves).backward()
+    for name, value in leaves.items():
+        assert torch.isfinite(value.grad).all(), name
+        assert (value.grad != 0).any(), name
+    # the settings against central differences: cuts and mattes do not move over so small a step
+    for name in ("distance", "scale", "f_number", "focal"):
+        step = 1e-5 * leaves[name].item()
+        with torch.no_grad():
+            plus = loss({**leaves, name: leaves[name] + step})
+            minus = loss({**leaves, name: leaves[name] - step})
+        assert leaves[name].grad.item() == pytest.approx(((plus - minus) / (2 * step)).item(), rel=1e-3), name
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -2.0, math.inf])
+def test_bad_depth_never_becomes_nan(value):
+    depth = figure()
+    depth[:, 5:15, 5:25] = value
+    out = dr_bokeh_lens(texture(), depth, Focus(2.0), Camera(2.8, 50.0), max_radius_px=20)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (1, 9)])
+def test_tiny_pictures(height, width):
+    out = dr_bokeh_lens(
+        texture(height, width), torch.full((1, height, width), 3.0), Focus(1.0), Camera(1.4, 85.0)
+    )
+    assert out.shape == (1, 3, height, width)
+    assert torch.isfinite(out).all()
+
+
+def test_batches_and_alpha():
+    x = texture(channels=4, batch=3)
+    x[:, :3] *= x[:, 3:]
+    out = dr_bokeh_lens(x, figure(), Focus(2.0), Camera(2.0, 85.0))
+    assert out.shape == x.shape
+    assert (out[:, 3] >= -1e-4).all()
+    assert (out[:, 3] <= 1 + 1e-4).all()
+    with pytest.raises(ValueError, match="3 pictures do not go with 8 cameras"):
+        dr_bokeh_lens(x, figure(), Focus(2.0), Camera(torch.tensor(STOPS), 85.0))
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="subject is"):
+        dr_bokeh_lens(texture(), figure(), Focus(2.0), Camera(2.0, 85.0), subject=torch.ones(1, 3, 3))
+    with pytest.raises(ValueError, match="max_layers is 0"):
+        dr_bokeh_lens(texture(), figure(), Focus(2.0), Camera(2.0, 85.0), max_layers=0)
+
+
+# ---- parts
+
+
+def test_push_pull_keeps_what_is_known_and_fills_smoothly():
+    x = texture(33, 47)
+    weight = (texture(33, 47, 1, seed=3) > 0.4).float()
+    filled = push_pull(x, weight)
+    known = weight.bool().expand_as(x)
+    torch.testing.assert_close(filled[known], x[known])
+    assert filled.min() >= x.min() - 1e-6
+    assert filled.max() <= x.max() + 1e-6
+    flat = push_pull(torch.full((1, 3, 33, 47), 0.3), weight)
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.3))
+
+
+def test_soft_depth_edges_become_hard_along_the_picture():
+    hard = 1.0 / figure(64, 96)[0]
+    kernel = torch.exp(-0.5 * (torch.arange(-6.0, 7.0) / 1.5) ** 2)
+    kernel = kernel / kernel.sum()
+    soft = torch.nn.functional.pad(hard[None, None], (6,) * 4, mode="replicate")
+    soft = torch.nn.functional.conv2d(soft, kernel.view(1, 1, 1, -1))
+    soft = torch.nn.functional.conv2d(soft, kernel.view(1, 1, -1, 1))[0, 0]
+    picture = torch.where(hard > 0.3, 0.8, 0.1).expand(3, -1, -1) + 0.05 * texture(64, 96)[0]
+    again = sharpened(picture, soft, 30.0)
+    wrong = ((again > 0.3) != (hard > 0.3)).float().mean()
+    assert wrong < 0.002
+    between = ((again - hard).abs() > 0.1 * (hard.max() - hard.min())).float().mean()
+    assert between < 0.005
+    assert torch.equal(sharpened(picture, hard, 30.0), hard)
+    slope = torch.linspace(0.1, 1.0, 96).expand(64, 96)
+    assert torch.equal(sharpened(picture, slope, 30.0), slope)
