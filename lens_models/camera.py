@@ -171,10 +171,14 @@ def macro_limited(focus: Focus, camera: Camera) -> Tensor:
     return distance < macro_limit_m(focus, camera)
 
 
+def usable_depth(depth_m: Tensor) -> Tensor:
+    """Depth with NaN, zero and negative read as `NEAREST_DEPTH_M`, without gradient there; sky stays inf."""
+    return torch.where(depth_m >= NEAREST_DEPTH_M, depth_m, torch.full_like(depth_m, NEAREST_DEPTH_M))
+
+
 def inverse_depth(depth_m: Tensor) -> Tensor:
-    """1/d in 1/m, sky (inf) is 0. NaN, zero and negative depth are `NEAREST_DEPTH_M`, without gradient."""
-    usable = depth_m >= NEAREST_DEPTH_M
-    return 1.0 / torch.where(usable, depth_m, torch.full_like(depth_m, NEAREST_DEPTH_M))
+    """1/d in 1/m of the usable depth; sky (inf) is 0."""
+    return 1.0 / usable_depth(depth_m)
 
 
 def coc_px(depth_m: Tensor, focus: Focus, camera: Camera, width_px: int) -> Tensor:
@@ -198,14 +202,28 @@ def coc_px(depth_m: Tensor, focus: Focus, camera: Camera, width_px: int) -> Tens
     broadcast_batch(depths=depth_m.shape[0], focus_settings=focus.batch, cameras=camera.batch)
     if depth_m.dtype not in (torch.float32, torch.float64):
         depth_m = depth_m.float()
+    p, gain = _inverse_focus_and_gain(depth_m, focus, camera, width_px)
+    return gain * (p - inverse_depth(depth_m))
+
+
+def _inverse_focus_and_gain(
+    like: Tensor, focus: Focus, camera: Camera, width_px: int
+) -> tuple[Tensor, Tensor]:
+    """p in 1/m, held at the macro limit, and the px of CoC diameter per 1/m, both `(B, 1, 1)`."""
     distance, scale, f_number, focal, sensor = _columns(
-        depth_m, focus.distance_m, focus.scale, camera.f_number, camera.focal_mm, camera.sensor_mm
+        like, focus.distance_m, focus.scale, camera.f_number, camera.focal_mm, camera.sensor_mm
     )
     closest = (2.0 * focal / (MM_PER_M * scale)).detach()
     held = distance + (closest - distance).detach()  # value of the limit, gradient of the distance
     p = 1.0 / torch.where(distance < closest, held, distance)
     reach = focal * focal / f_number * (width_px / sensor)
-    return reach * (p - inverse_depth(depth_m)) / (MM_PER_M * scale - focal * p)
+    return p, reach / (MM_PER_M * scale - focal * p)
+
+
+def radius_px_per_inverse_m(focus: Focus, camera: Camera, width_px: int) -> Tensor:
+    """How much the blur radius changes with inverse depth, px per 1/m, `(B,)` float64."""
+    _, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
+    return gain.reshape(-1) / 2.0
 
 
 def capped_share(coc: Tensor, max_radius_px: float) -> float:

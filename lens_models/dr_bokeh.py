@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .camera import Camera, Focus, broadcast_batch, coc_px
+from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
 from .fill import Background
 from .layers import Layer, composite, split_layers
 from .sharpen import sharpened
@@ -74,11 +74,17 @@ def dr_bokeh_lens(
     layers: list[Layer] = []
     for i in range(count):
         if i < pictures:
-            shots = camera if pictures == 1 else camera.part(i, i + 1)
+            here = focus.part(i, i + 1)
+            shots = _widest(camera if pictures == 1 else camera.part(i, i + 1), here, width)
             layers = _layers_of(
-                one(radiance, i), one(depth_m, i), focus.part(i, i + 1), _widest(shots, focus.part(i, i + 1)),
-                one(subject, i), one(background, i), max_layers,
-            )  # fmt: skip
+                one(radiance, i),
+                one(depth_m, i),
+                here,
+                shots,
+                one(subject, i),
+                one(background, i),
+                max_layers,
+            )
         results.append(
             composite(
                 layers, focus.part(i, i + 1), camera.part(i, i + 1), rays=rays, max_radius_px=max_radius_px
@@ -89,11 +95,9 @@ def dr_bokeh_lens(
     return torch.cat(results)
 
 
-def _widest(camera: Camera, focus: Focus) -> Camera:
+def _widest(camera: Camera, focus: Focus, width_px: int) -> Camera:
     """The camera of a sweep that blurs most: its layers serve all the others."""
-    sky = torch.full((1, 1, 1), torch.inf, dtype=torch.float64)
-    with torch.no_grad():
-        strongest = int(coc_px(sky, focus, camera, 1).abs().flatten().argmax())
+    strongest = int(radius_px_per_inverse_m(focus, camera, width_px).argmax())
     return camera.part(strongest, strongest + 1)
 
 
@@ -107,13 +111,10 @@ def _layers_of(
     max_layers: int,
 ) -> list[Layer]:
     """Layers of one picture, its depth edges sharpened first."""
-    with torch.no_grad():
-        near, far = (torch.full((1, 1, 1), d, dtype=torch.float64) for d in (1.0, torch.inf))
-        change = coc_px(far, focus, camera, radiance.shape[-1]) - coc_px(
-            near, focus, camera, radiance.shape[-1]
-        )
-        inverse = 1.0 / depth_m[0].clamp_min(1e-2)
-        hard = sharpened(radiance[0, :3], inverse, change.abs().item() / 2.0)
+    depth_m = usable_depth(depth_m)
+    inverse = 1.0 / depth_m[0].detach()
+    scale = radius_px_per_inverse_m(focus, camera, radiance.shape[-1]).item()
+    hard = sharpened(radiance[0, :3], inverse, scale)
     # the edge moves, the gradient stays with the depth that was given
     depth_m = torch.where(hard == inverse, depth_m, 1.0 / hard)
     return split_layers(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import stack
-from .camera import Camera, Focus, coc_px
+from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
 from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
 from .fill import Background, push_pull
 from .light import linear_to_srgb
@@ -92,7 +92,7 @@ class _Split:
     """One picture on its way into layers. Masks and mattes are `(H, W)`; index 0 is the nearest layer."""
 
     def __init__(self, radiance, depth_m, focus, camera, subject, max_layers) -> None:
-        self.radiance, self.depth_m = radiance, depth_m
+        self.radiance, self.depth_m = radiance, usable_depth(depth_m)
         with torch.no_grad():
             coc = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0]
             self.nearness = -coc / 2.0
@@ -140,7 +140,7 @@ class _Split:
         fill = background if callable(background) else push_pull
         in_band = torch.stack(self.bands).any(0)
         through = torch.ones_like(self.nearness)
-        inverse = (1.0 / self.depth_m)[None, None]
+        inverse = inverse_depth(self.depth_m)[None, None]
         radiance, alpha, depth = [], [], []
         for layer in range(self.count):
             own, nearer = self.label == layer, self.label < layer
@@ -164,7 +164,9 @@ class _Split:
             if behind and isinstance(background, Tensor):
                 colour = torch.where(known & ~in_band, self.radiance, background.to(self.radiance))
             radiance.append(colour)
-            depth.append(1.0 / torch.where(known, inverse, filled[:, -1:])[:, 0].clamp_min(0.0))
+            # not by way of 1/d where the depth is known: the gradient of sky would be 0 · inf
+            hidden = 1.0 / filled[:, -1].clamp_min(1e-9)
+            depth.append(torch.where(known, self.depth_m, hidden))
             alpha.append(self._coverage(layer, own, nearer, seam))
         self._recompose(radiance, alpha)
         return [Layer(r, a[None, None], d) for r, a, d in zip(radiance, alpha, depth, strict=True)]

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lens_models import Camera, Focus, coc_px
-from lens_models.camera import broadcast_batch, capped_share, macro_limit_m, macro_limited
+from lens_models.camera import (
+    broadcast_batch,
+    capped_share,
+    macro_limit_m,
+    macro_limited,
+    radius_px_per_inverse_m,
+)
 
 
 def depth_of(*values_m: float) -> torch.Tensor:
@@ -54,6 +60,13 @@ def test_scale_is_an_f_number_far_from_the_lens(scale, n):
     a = coc_px(depth, Focus(far, scale), Camera(n, 50.0), 4000)
     b = coc_px(depth, Focus(far), Camera(n * scale, 50.0), 4000)
     torch.testing.assert_close(a, b, rtol=2e-5, atol=0)
+
+
+def test_radius_per_inverse_metre_is_the_slope():
+    focus, camera = Focus(2.0, 1.1), Camera(torch.tensor([2.8, 5.6]), 85.0)
+    one, other = coc_px(depth_of(2.5, 5.0), focus, camera, 700).flatten(1).mT
+    slope = (other - one) / 2 / (1 / 2.5 - 1 / 5.0)
+    torch.testing.assert_close(radius_px_per_inverse_m(focus, camera, 700), slope, rtol=1e-12, atol=0)
 
 
 def test_focus_at_infinity_is_finite():

@@ -216,6 +216,14 @@ def test_gradients_reach_everything():
         assert leaves[name].grad.item() == pytest.approx(((plus - minus) / (2 * step)).item(), rel=1e-3), name
 
 
+def test_gradients_are_finite_with_sky():
+    depth = figure(far_m=math.inf).requires_grad_()
+    out = dr_bokeh_lens(texture(), depth, Focus(2.5), Camera(2.0, 85.0))
+    (out * texture(seed=7)).sum().backward()
+    assert torch.isfinite(depth.grad).all()
+    assert (depth.grad[torch.isfinite(depth)] != 0).any()
+
+
 # ---- bad input
 
 
