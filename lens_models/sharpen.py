@@ -12,6 +12,8 @@ _LEAST_STEP_PX = 0.5
 #: A slope doubles its range in a window twice as wide; an edge between plateaus does not.
 _PLATEAU = 1.5
 _PURE = 0.15
+#: Rise per px, as a share of the step, that tells a softened step from a surface that slopes beside one.
+_RISE = 0.02
 _SPREAD_PX = 3.0
 #: Squared colour difference (linear light) at which the picture is fully trusted to decide.
 _CLEAR_COLOUR = 0.02
@@ -53,7 +55,7 @@ def sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float) -
     step = high - low
     place = (inverse_depth - low) / step.clamp_min(1e-12)
     # a pixel of a plateau between two others, or beside a hard edge, has a flat side and is left alone
-    between = (place > 0.02) & (place < 0.98) & (_least_rise(inverse_depth) > 0.01 * step)
+    between = (place > 0.02) & (place < 0.98) & (_least_rise(inverse_depth) > _RISE * step)
     soft = between & (step * px_per_inverse_m > _LEAST_STEP_PX) & (wide < _PLATEAU * step)
     if not soft.any():
         return inverse_depth
