@@ -52,6 +52,19 @@ def _moments(level: float) -> tuple[float, float]:
     return float(total), float((by_column * offsets**2).sum() / total)
 
 
+def mix(variance: np.ndarray, radius_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower level and mixing weight of each radius for levels with second moments `variance`, rising from 0.
+
+    The mixture's second moment is r²/4. Returns (lo, t): int64 index and 0 <= t <= 1, differentiable.
+    """
+    table = torch.as_tensor(variance, dtype=radius_px.dtype, device=radius_px.device)
+    wanted = radius_px * radius_px / 4.0
+    lo = torch.searchsorted(table, wanted.detach().contiguous(), right=True) - 1
+    lo = lo.clamp(0, len(table) - 2)
+    t = (wanted - table[lo]) / (table[lo + 1] - table[lo])
+    return lo, t.clamp(0.0, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Levels:
     """Levels of the disc up to some radius, float64: `size[k]` = L, `total[k]` = S_L, `variance[k]` = V_L."""
@@ -74,12 +87,7 @@ class Levels:
         radius_px: any shape, 0 <= r <= the radius the levels were made for.
         Returns (lo, t): int64 index of the lower level and 0 <= t <= 1, differentiable in the radius.
         """
-        variance = torch.as_tensor(self.variance, dtype=radius_px.dtype, device=radius_px.device)
-        wanted = radius_px * radius_px / 4.0
-        lo = torch.searchsorted(variance, wanted.detach().contiguous(), right=True) - 1
-        lo = lo.clamp(0, len(self) - 2)
-        t = (wanted - variance[lo]) / (variance[lo + 1] - variance[lo])
-        return lo, t.clamp(0.0, 1.0)
+        return mix(self.variance, radius_px)
 
 
 @functools.cache

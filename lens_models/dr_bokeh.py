@@ -10,6 +10,7 @@ from torch import Tensor
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
 from .fill import Background
 from .layers import Layer, composite, split_layers
+from .shape import ApertureShape
 from .sharpen import sharpened
 from .taf import BRIGHTEST, PIECES
 
@@ -20,7 +21,7 @@ def dr_bokeh_lens(
     focus: Focus,
     camera: Camera,
     *,
-    shape: None = None,
+    shape: ApertureShape | None = None,
     subject: Tensor | None = None,
     background: Tensor | Background | None = None,
     max_layers: int = 6,
@@ -45,8 +46,6 @@ def dr_bokeh_lens(
     Returns `(B, C, H, W)`. Differentiable with respect to radiance, depth and every setting; cuts, mattes
     and the sharpening of soft depth edges are constants. Raises ValueError as `taf_lens` does.
     """
-    if shape is not None:
-        raise ValueError("dr_bokeh_lens knows only the disc aperture so far: leave shape empty.")
     if engine not in ("auto", "stack"):
         raise ValueError(f'dr_bokeh_lens runs on the "stack" engine, not on "{engine}": use "auto".')
     if max_layers < 1:
@@ -87,7 +86,12 @@ def dr_bokeh_lens(
             )
         results.append(
             composite(
-                layers, focus.part(i, i + 1), camera.part(i, i + 1), rays=rays, max_radius_px=max_radius_px
+                layers,
+                focus.part(i, i + 1),
+                camera.part(i, i + 1),
+                shape=shape,
+                rays=rays,
+                max_radius_px=max_radius_px,
             )
         )
         if on_progress is not None:

@@ -19,6 +19,7 @@ from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
+from .shape import ApertureShape
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
 _TRACE_SIDE = 9
@@ -229,7 +230,7 @@ def composite(
     focus: Focus,
     camera: Camera,
     *,
-    shape: None = None,
+    shape: ApertureShape | None = None,
     rays: int = 0,
     max_radius_px: float | None = None,
 ) -> Tensor:
@@ -237,12 +238,13 @@ def composite(
 
     layers: front to back. Each pixel of a layer spreads its premultiplied light and coverage over the disc
     of its own radius; the blurred layers are laid over one another, farthest first. Borders replicate.
-    focus, camera: single settings. rays: 0, or that many points on the lens per pixel, traced through the
-    layers front to back: exact where several blurred layers hide one another, and much slower.
+    focus, camera: single settings. shape: aperture shape, None is the disc.
+    rays: 0, or that many points on the lens per pixel, traced through the layers front to back: exact where
+    several blurred layers hide one another, and much slower.
     Differentiable with respect to radiance, alpha, depth and every setting.
     """
-    if shape is not None:
-        raise ValueError("composite knows only the disc aperture so far: leave shape empty.")
+    if rays and shape is not None and not shape.is_disc:
+        raise ValueError("Rays are traced through a round opening only: set rays to 0, or use no shape.")
     if rays:
         from .rays import trace_layers
 
@@ -251,8 +253,8 @@ def composite(
     for layer in reversed(layers):
         height, width = layer.depth_m.shape[-2:]
         cap = float(max(height, width) if max_radius_px is None else max_radius_px)
-        radius = (coc_px(layer.depth_m, focus, camera, width).abs() / 2.0).clamp_max(cap)
-        light, cover = _blurred(layer, radius)
+        radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
+        light, cover = _blurred(layer, radius if shape else radius.abs(), shape)
         if result is None:
             result = light / cover.clamp_min(1e-4)
         else:
@@ -262,15 +264,15 @@ def composite(
     return result
 
 
-def _blurred(layer: Layer, radius: Tensor) -> tuple[Tensor, Tensor]:
+def _blurred(layer: Layer, radius: Tensor, shape: ApertureShape | None) -> tuple[Tensor, Tensor]:
     """Premultiplied light and coverage of one layer after the lens."""
     planes = torch.cat([layer.radiance * layer.alpha, layer.alpha], dim=1)
     radius = radius.expand(planes.shape[0], -1, -1)
-    if float(radius.detach().max()) == 0.0:
-        return planes[:, :-1], planes[:, -1:]
-    reach = int(radius.detach().max().ceil()) + 2
-    height, width = planes.shape[-2:]
-    planes = F.pad(planes, (reach,) * 4, mode="replicate")
-    radius = F.pad(radius[:, None], (reach,) * 4, mode="replicate")[:, 0]
-    planes = stack.scatter(planes, radius)[..., reach : reach + height, reach : reach + width]
+    if bool((radius.detach() != 0.0).any()):
+        reach = stack.reach_px(radius, shape)
+        height, width = planes.shape[-2:]
+        planes = F.pad(planes, (reach,) * 4, mode="replicate")
+        radius = F.pad(radius[:, None], (reach,) * 4, mode="replicate")[:, 0]
+        spread = stack.scatter(planes, radius, shape=shape, margin_px=reach)
+        planes = spread[..., reach : reach + height, reach : reach + width]
     return planes[:, :-1], planes[:, -1:]

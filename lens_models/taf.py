@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import blur
 from .camera import Camera, Focus, broadcast_batch, coc_px
+from .shape import ApertureShape
 
 #: What an infinite radiance is read as: the largest half float, brighter than any light in a picture.
 BRIGHTEST = 65504.0
@@ -22,7 +23,7 @@ def taf_lens(
     focus: Focus,
     camera: Camera,
     *,
-    shape: None = None,
+    shape: ApertureShape | None = None,
     max_radius_px: float | None = None,
     engine: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
@@ -35,7 +36,7 @@ def taf_lens(
     radiance: `(B, C, H, W)` linear light, C = 3, or 4 with premultiplied alpha, which is blurred along.
     depth_m: `(B, H, W)` metres, +inf = sky; zero, negative and NaN count as 1 cm.
     focus, camera: one setting or a batch. 1 broadcasts with N, so one picture and N cameras is a sweep.
-    shape: aperture shape; None is the disc, the only one this lens has so far.
+    shape: aperture shape; None is the disc. Lights in front of the focal plane show it point-inverted.
     max_radius_px: blur radii are held at this many pixels; None holds them at the picture's longer side.
     engine: "auto", "reference", "stack" or "cpu", all the same function.
     on_progress: called with (done, total) pieces of work, often enough to interrupt by raising.
@@ -44,8 +45,6 @@ def taf_lens(
     focal length. NaN in the picture is read as black.
     Raises ValueError when batches or sizes do not go together; the sentence names both numbers.
     """
-    if shape is not None:
-        raise ValueError("taf_lens knows only the disc aperture so far: leave shape empty.")
     if radiance.ndim != 4 or radiance.shape[1] not in (3, 4):
         raise ValueError(f"radiance must be (batch, 3 or 4, height, width), not {tuple(radiance.shape)}.")
     if depth_m.ndim != 3 or depth_m.shape[-2:] != radiance.shape[-2:]:
@@ -75,7 +74,10 @@ def taf_lens(
                 on_progress(i * PIECES + done * PIECES // pieces, count * PIECES)
 
         coc = coc_px(one(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
-        radius = (coc.abs() / 2.0).clamp_max(cap)
-        pictures.append(blur.gather(one(radiance, i), radius, engine=engine, on_progress=report))
+        if shape is None:
+            radius = (coc.abs() / 2.0).clamp_max(cap)
+        else:
+            radius = (coc / 2.0).clamp(-cap, cap)
+        pictures.append(blur.gather(one(radiance, i), radius, shape=shape, engine=engine, on_progress=report))
         report(1, 1)
     return torch.cat(pictures)

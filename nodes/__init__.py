@@ -5,6 +5,7 @@ from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
 from .focus import FocusDistanceNode
 from .lens import TAFLensNode
 from .output import ContactSheetNode
+from .shape import ApertureShapeNode
 
 NODES = (
     CameraNode,
@@ -13,6 +14,7 @@ NODES = (
     DepthFromImageNode,
     DepthFromGeometryNode,
     FocusDistanceNode,
+    ApertureShapeNode,
     TAFLensNode,
     ContactSheetNode,
 )

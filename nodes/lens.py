@@ -20,7 +20,18 @@ from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.overlay import focus_overlay
 from ..lens_models.sheet import metres_label, share_label
 from .say import say
-from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
+from .sockets import (
+    APERTURE_SHAPE,
+    CAMERA,
+    DA3_GEOMETRY,
+    DEPTH,
+    FOCUS,
+    MOGE_GEOMETRY,
+    as_camera,
+    as_depth,
+    as_focus,
+    as_shape,
+)
 
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
 #: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
@@ -80,6 +91,11 @@ class TAFLensNode(io.ComfyNode):
                     tooltip="How depth of another size than the picture is brought to its size. Nearest "
                     "invents no distances along edges; bilinear (in 1/distance) is smoother on slopes.",
                 ),
+                APERTURE_SHAPE.Input(
+                    "shape",
+                    optional=True,
+                    tooltip="Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The defocused picture."),
@@ -100,8 +116,11 @@ class TAFLensNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, depth, focus, camera, max_radius_px, depth_resampling) -> io.NodeOutput:
-        return _photograph(cls, taf_lens, image, depth, focus, camera, max_radius_px, depth_resampling)
+    def execute(
+        cls, image, depth, focus, camera, max_radius_px, depth_resampling, shape=None
+    ) -> io.NodeOutput:
+        lens = partial(taf_lens, shape=as_shape(shape))
+        return _photograph(cls, lens, image, depth, focus, camera, max_radius_px, depth_resampling)
 
 
 def _photograph(

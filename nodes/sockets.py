@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..lens_models import Camera, Focus
 from ..lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
+from ..lens_models.shape import ApertureShape
 
 DEPTH = io.Custom("DEPTH")
 CAMERA = io.Custom("CAMERA")
@@ -55,6 +56,15 @@ def as_depth(value: Any, camera: Camera | None = None) -> Converted:
     raise ValueError(
         f"The depth input got {_kind(value)}, not depth in metres: connect Load Depth, Depth from Image (for "
         "a picture), MoGe or Depth Anything 3 geometry."
+    )
+
+
+def as_shape(value: Any) -> ApertureShape | None:
+    """What arrived on an APERTURE_SHAPE socket; None, nothing connected, is the disc."""
+    if value is None or isinstance(value, ApertureShape):
+        return value
+    raise ValueError(
+        f"The shape input got {_kind(value)}, not an aperture shape of Fine Defocus: connect Aperture Shape."
     )
 
 

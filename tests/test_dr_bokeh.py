@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lens_models import Camera, Focus, Layer, coc_px, composite, dr_bokeh_lens, light, split_layers, taf_lens
 from lens_models.cuts import find_cuts
 from lens_models.fill import push_pull
+from lens_models.shape import ApertureShape
 from lens_models.sharpen import sharpened
 
 STOPS = (1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
@@ -182,6 +183,20 @@ def test_a_subject_mask_is_its_matte():
     layers = split_layers(texture(), flat, Focus(3.0), Camera(1.8, 85.0), subject=mask)
     assert len(layers) == 2
     assert torch.equal(layers[0].alpha[:, 0], mask)
+
+
+def test_both_lenses_show_the_same_shape():
+    # one plane behind the focus, then one in front: what an opening looks like does not depend on the lens
+    triangle = ApertureShape("polygon", blades=3, curvature=0.0)
+    light_at = torch.zeros(1, 3, 48, 64)
+    light_at[..., 24, 32] = 1.0
+    for depth_m in (9.0, 1.1):
+        depth, focus, camera = torch.full((1, 48, 64), depth_m), Focus(2.0), Camera(1.4, 135.0)
+        a, b = (lens(light_at, depth, focus, camera, shape=triangle) for lens in (dr_bokeh_lens, taf_lens))
+        assert a.max() < 0.1
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match="round opening"):
+        dr_bokeh_lens(light_at, depth, focus, camera, shape=triangle, rays=4)
 
 
 # ---- gradients

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import disc
+from ..shape import ApertureShape
+from .family import Family, orientations, zones
 
 
 def _taps(radius_px: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -26,30 +28,81 @@ def _taps(radius_px: Tensor) -> Iterator[tuple[int, int, Tensor]]:
             yield dy, dx, (1.0 - t) * weight_lo + t * weight_hi
 
 
-def gather(image: Tensor, radius_px: Tensor) -> Tensor:
-    """Each output pixel averages its neighbourhood with the disc of its own radius.
+def _table(family: Family, count: int, reach: int) -> Tensor:
+    """All kernels of a family in squares of one size, `(K, 2 reach + 1, 2 reach + 1)`."""
+    result = torch.zeros(count, 2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    for k in range(count):
+        kernel = torch.from_numpy(family.kernel(k))
+        y, x = reach - kernel.shape[0] // 2, reach - kernel.shape[1] // 2
+        result[k, y : y + kernel.shape[0], x : x + kernel.shape[1]] = kernel
+    return result
 
-    image: `(B, C, H, W)`, any float type; radius_px: `(B, H, W)` >= 0, same type. Borders replicate.
+
+def _shape_taps(radius_px: Tensor, shape: ApertureShape, margin: int) -> Iterator[tuple[int, int, Tensor]]:
+    """The same for a shape and signed radii; a light at 0 reaches (dy, dx)."""
+    height, width = radius_px.shape[-2:]
+    largest, parts = float(radius_px.detach().abs().max()), []
+    for zone in zones(shape, height, width, margin, radius_px):
+        count = zone.family.levels_for(largest)
+        lo, t = zone.family.mix(radius_px, count)
+        reach = zone.family.reach(count - 1)
+        kernels = _table(zone.family, count, reach).to(radius_px)
+        here = zone.weight(slice(None), slice(None))
+        for mirrored, which in orientations(zone, radius_px.detach()):
+            weight = torch.ones_like(radius_px) if here is None else here.expand_as(radius_px)
+            weight = weight if which is None else weight * which
+            parts.append((reach, kernels.flip(1, 2) if mirrored else kernels, lo, t, weight))
+    widest = max(reach for reach, *_ in parts)
+    for dy in range(-widest, widest + 1):
+        for dx in range(-widest, widest + 1):
+            total = torch.zeros_like(radius_px)
+            for reach, kernels, lo, t, weight in parts:
+                if max(abs(dy), abs(dx)) <= reach:
+                    tap = kernels[:, reach + dy, reach + dx]
+                    total = total + weight * ((1.0 - t) * tap[lo] + t * tap[lo + 1])
+            yield dy, dx, total
+
+
+def _all_taps(radius_px: Tensor, shape: ApertureShape | None, margin: int) -> tuple[int, Iterator]:
+    """(reach, taps)"""
+    if shape is not None and not shape.is_disc:
+        height, width = radius_px.shape[-2:]
+        largest = float(radius_px.detach().abs().max())
+        families = [zone.family for zone in zones(shape, height, width, margin, radius_px)]
+        reach = max(family.reach(family.levels_for(largest) - 1) for family in families)
+        return reach, _shape_taps(radius_px, shape, margin)
+    radius_px = radius_px if shape is None else radius_px.abs()
+    return disc.levels_for(float(radius_px.detach().max())).reach_px, _taps(radius_px)
+
+
+def gather(image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = None) -> Tensor:
+    """Each output pixel averages its neighbourhood with the disc, or the shape, of its own radius.
+
+    image: `(B, C, H, W)`, any float type; radius_px: `(B, H, W)`, same type, >= 0, or signed with a shape.
+    Borders replicate.
     Returns `(B, C, H, W)`. Differentiable by plain autograd. Cost: O(R²) passes over the picture.
     """
-    reach = disc.levels_for(float(radius_px.detach().max())).reach_px
+    reach, taps = _all_taps(radius_px, shape, 0)
     height, width = image.shape[-2:]
     padded = F.pad(image, (reach,) * 4, mode="replicate")
     out = torch.zeros_like(image)
-    for dy, dx, weight in _taps(radius_px):
-        out = out + weight[:, None] * padded[..., reach + dy :, reach + dx :][..., :height, :width]
+    for dy, dx, weight in taps:
+        # light from -(dy, dx) lands here
+        out = out + weight[:, None] * padded[..., reach - dy :, reach - dx :][..., :height, :width]
     return out
 
 
-def scatter(image: Tensor, radius_px: Tensor) -> Tensor:
-    """Each source pixel spreads its light over the disc of its own radius; what leaves the frame is lost.
+def scatter(
+    image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = None, margin_px: int = 0
+) -> Tensor:
+    """Each source pixel spreads its light over the disc, or the shape, of its own radius.
 
-    Shapes, types and cost as in `gather`.
+    What leaves the frame is lost. Shapes, types and cost as in `gather`; margin_px as in `stack.scatter`.
     """
-    reach = disc.levels_for(float(radius_px.detach().max())).reach_px
+    reach, taps = _all_taps(radius_px, shape, margin_px)
     height, width = image.shape[-2:]
     out = image.new_zeros(*image.shape[:2], height + 2 * reach, width + 2 * reach)
-    for dy, dx, weight in _taps(radius_px):
+    for dy, dx, weight in taps:
         around = (reach + dx, reach - dx, reach + dy, reach - dy)
         out = out + F.pad(weight[:, None] * image, around)
     return out[..., reach : reach + height, reach : reach + width]

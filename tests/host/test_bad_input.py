@@ -273,3 +273,35 @@ def test_cameras_and_pictures_of_a_sheet_must_match(bench):
     bench.shown = bench.graph("PreviewImage", images=sheet)[0]
     with pytest.raises(HostError, match="3 pictures do not go with 2 cameras"):
         bench.run()
+
+
+SHAPE = {
+    "shape": "polygon",
+    "blades": 5,
+    "curvature": 0.0,
+    "rotation_deg": 0.0,
+    "squeeze": 1.0,
+    "inner": 0.4,
+    "edge": 0.0,
+    "cats_eye": 0.0,
+}
+
+
+def test_a_shape_changes_the_lights_and_keeps_their_energy(bench):
+    lens = bench.lens(depth=bench.depth_file(np.full((32, 48), 0.8)), max_radius_px=20)
+    (disc,), _ = bench.run()
+    bench.graph[lens[0]]["inputs"]["shape"] = bench.graph("FineDefocusApertureShape", **SHAPE)
+    (polygon,), _ = bench.run()
+    assert (polygon != disc).any()
+    assert abs(polygon.astype(int).mean() - disc.astype(int).mean()) < 2
+
+
+def test_a_black_kernel_is_a_sentence(bench):
+    black = bench.graph("EmptyImage", width=16, height=16, batch_size=1, color=0)
+    settings = {**SHAPE, "shape": "picture (kernel input)"}
+    lens = bench.lens()
+    bench.graph[lens[0]]["inputs"]["shape"] = bench.graph(
+        "FineDefocusApertureShape", **settings, kernel=black
+    )
+    with pytest.raises(HostError, match="black"):
+        bench.run()
