@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
+from .exposure import PIECES, checked_scene, item
 from .fill import Background
 from .layers import Layer, composite, split_layers
 from .shape import ApertureShape
 from .sharpen import sharpened
-from .taf import BRIGHTEST, PIECES
 
 
 def dr_bokeh_lens(
@@ -50,24 +50,22 @@ def dr_bokeh_lens(
         raise ValueError(f'dr_bokeh_lens runs on the "stack" engine, not on "{engine}": use "auto".')
     if max_layers < 1:
         raise ValueError(f"max_layers is {max_layers}: use at least 1.")
-    if radiance.ndim != 4 or radiance.shape[1] not in (3, 4):
-        raise ValueError(f"radiance must be (batch, 3 or 4, height, width), not {tuple(radiance.shape)}.")
+    radiance, depth_m = checked_scene(radiance, depth_m, max_radius_px)
     height, width = radiance.shape[-2:]
-    parts = {"depth": depth_m, "subject": subject, "background": background}
+    parts = {"subject": subject, "background": background}
     for name, part in parts.items():
         if isinstance(part, Tensor) and part.shape[-2:] != (height, width):
             raise ValueError(
                 f"{name} is {tuple(part.shape)} and the picture {tuple(radiance.shape)}: same size, please."
             )
     sizes = {f"{name}s": part.shape[0] for name, part in parts.items() if isinstance(part, Tensor)}
-    pictures = broadcast_batch(pictures=radiance.shape[0], **sizes, focus_settings=focus.batch)
+    pictures = broadcast_batch(
+        pictures=radiance.shape[0], depths=depth_m.shape[0], **sizes, focus_settings=focus.batch
+    )
     count = broadcast_batch(pictures=pictures, cameras=camera.batch)
-    dtype = torch.float64 if torch.float64 in (radiance.dtype, depth_m.dtype) else torch.float32
-    radiance = torch.nan_to_num(radiance.to(dtype), nan=0.0, posinf=BRIGHTEST, neginf=0.0)
-    depth_m = depth_m.to(device=radiance.device, dtype=dtype)
 
-    def one(batch: Tensor | None, i: int) -> Tensor | None:
-        return batch[i : i + 1] if isinstance(batch, Tensor) and batch.shape[0] > 1 else batch
+    def extra(part: Tensor | Background | None, i: int) -> Tensor | Background | None:
+        return item(part, i) if isinstance(part, Tensor) else part
 
     results: list[Tensor] = []
     layers: list[Layer] = []
@@ -76,12 +74,12 @@ def dr_bokeh_lens(
             here = focus.part(i, i + 1)
             shots = _widest(camera if pictures == 1 else camera.part(i, i + 1), here, width)
             layers = _layers_of(
-                one(radiance, i),
-                one(depth_m, i),
+                item(radiance, i),
+                item(depth_m, i),
                 here,
                 shots,
-                one(subject, i),
-                one(background, i),
+                extra(subject, i),
+                extra(background, i),
                 max_layers,
             )
         results.append(

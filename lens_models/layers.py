@@ -16,6 +16,7 @@ from torch import Tensor
 from .blur import stack
 from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
 from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
+from .exposure import item, largest_radius_px
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
@@ -70,11 +71,9 @@ def split_layers(
     """
     stacks = []
     for b in range(radiance.shape[0]):
-        plate = (
-            background[b : b + 1] if isinstance(background, Tensor) and len(background) > 1 else background
-        )
-        mask = None if subject is None else subject[b if subject.shape[0] > 1 else 0]
-        depth = depth_m[b if depth_m.shape[0] > 1 else 0]
+        plate = item(background, b) if isinstance(background, Tensor) else background
+        mask = None if subject is None else item(subject, b)[0]
+        depth = item(depth_m, b)[0]
         stacks.append(_Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers).layers(plate))
     deepest = max(len(s) for s in stacks)
     for layers in stacks:
@@ -252,7 +251,7 @@ def composite(
     result: Tensor | None = None
     for layer in reversed(layers):
         height, width = layer.depth_m.shape[-2:]
-        cap = float(max(height, width) if max_radius_px is None else max_radius_px)
+        cap = largest_radius_px(max_radius_px, height, width)
         radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
         light, cover = _blurred(layer, radius if shape else radius.abs(), shape)
         if result is None:

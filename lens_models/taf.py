@@ -9,12 +9,8 @@ from torch import Tensor
 
 from . import blur
 from .camera import Camera, Focus, broadcast_batch, coc_px
+from .exposure import PIECES, checked_scene, item, largest_radius_px
 from .shape import ApertureShape
-
-#: What an infinite radiance is read as: the largest half float, brighter than any light in a picture.
-BRIGHTEST = 65504.0
-#: Progress is reported in so many pieces per picture.
-PIECES = 100
 
 
 def taf_lens(
@@ -45,26 +41,12 @@ def taf_lens(
     focal length. NaN in the picture is read as black.
     Raises ValueError when batches or sizes do not go together; the sentence names both numbers.
     """
-    if radiance.ndim != 4 or radiance.shape[1] not in (3, 4):
-        raise ValueError(f"radiance must be (batch, 3 or 4, height, width), not {tuple(radiance.shape)}.")
-    if depth_m.ndim != 3 or depth_m.shape[-2:] != radiance.shape[-2:]:
-        raise ValueError(
-            f"depth is {tuple(depth_m.shape)} and the picture {tuple(radiance.shape)}: depth must be "
-            "(batch, height, width) with the picture's height and width."
-        )
-    if max_radius_px is not None and not max_radius_px >= 0:
-        raise ValueError(f"max_radius_px is {max_radius_px}: it must be 0 or more.")
+    radiance, depth_m = checked_scene(radiance, depth_m, max_radius_px)
     height, width = radiance.shape[-2:]
     count = broadcast_batch(
         pictures=radiance.shape[0], depths=depth_m.shape[0], focus_settings=focus.batch, cameras=camera.batch
     )
-    dtype = torch.float64 if torch.float64 in (radiance.dtype, depth_m.dtype) else torch.float32
-    radiance = torch.nan_to_num(radiance.to(dtype), nan=0.0, posinf=BRIGHTEST, neginf=0.0)
-    depth_m = depth_m.to(device=radiance.device, dtype=dtype)
-    cap = float(max(height, width) if max_radius_px is None else max_radius_px)
-
-    def one(batch: Tensor, i: int) -> Tensor:
-        return batch[i : i + 1] if batch.shape[0] > 1 else batch
+    cap = largest_radius_px(max_radius_px, height, width)
 
     pictures = []
     for i in range(count):
@@ -73,11 +55,13 @@ def taf_lens(
             if on_progress is not None:
                 on_progress(i * PIECES + done * PIECES // pieces, count * PIECES)
 
-        coc = coc_px(one(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
+        coc = coc_px(item(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
         if shape is None:
             radius = (coc.abs() / 2.0).clamp_max(cap)
         else:
             radius = (coc / 2.0).clamp(-cap, cap)
-        pictures.append(blur.gather(one(radiance, i), radius, shape=shape, engine=engine, on_progress=report))
+        pictures.append(
+            blur.gather(item(radiance, i), radius, shape=shape, engine=engine, on_progress=report)
+        )
         report(1, 1)
     return torch.cat(pictures)

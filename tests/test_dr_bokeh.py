@@ -273,6 +273,10 @@ def test_batches_and_alpha():
 def test_refusals():
     with pytest.raises(ValueError, match="subject is"):
         dr_bokeh_lens(texture(), figure(), Focus(2.0), Camera(2.0, 85.0), subject=torch.ones(1, 3, 3))
+    with pytest.raises(ValueError, match="max_radius_px is -1"):
+        dr_bokeh_lens(texture(), figure(), Focus(2.0), Camera(2.0, 85.0), max_radius_px=-1)
+    with pytest.raises(ValueError, match=r"depth is \(48, 64\) and the picture"):
+        dr_bokeh_lens(texture(), figure()[0], Focus(2.0), Camera(2.0, 85.0))
     with pytest.raises(ValueError, match="max_layers is 0"):
         dr_bokeh_lens(texture(), figure(), Focus(2.0), Camera(2.0, 85.0), max_layers=0)
 
