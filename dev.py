@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent
-WORKFLOW = REPO / "example_workflows" / "aperture_sweep_photo.json"
+WORKFLOWS = [REPO / "example_workflows" / f"{name}.json" for name in ("aperture_sweep_photo", "lens_swap")]
 
 log = logging.getLogger("fine_defocus")
 
@@ -40,21 +40,22 @@ def demo(output: Path, serve: bool) -> None:
     with connect(provision.host, provision.CACHE / "serve" if serve else None) as server:
         for path in written.splitlines():
             server.upload(Path(path))
-        prompt = to_prompt(json.loads(WORKFLOW.read_text()), server.object_info())
-        log.info("running %s ...", WORKFLOW.relative_to(REPO))
-        start = time.monotonic()
-        entry = server.prompt(prompt, timeout=1800)
-        log.info("done in %.1f s", time.monotonic() - start)
-        _say(entry)
         output.mkdir(parents=True, exist_ok=True)
-        for node_id, result in entry["outputs"].items():
-            for image in result.get("images", []):
-                if prompt[node_id]["class_type"] == "SaveImage":
-                    path = output / image["filename"]
-                    path.write_bytes(server.view(image))
-                    print(path)
+        for workflow in WORKFLOWS:
+            prompt = to_prompt(json.loads(workflow.read_text(encoding="utf-8")), server.object_info())
+            log.info("running %s ...", workflow.relative_to(REPO))
+            start = time.monotonic()
+            entry = server.prompt(prompt, timeout=1800)
+            log.info("done in %.1f s", time.monotonic() - start)
+            _say(entry)
+            for node_id, result in entry["outputs"].items():
+                for image in result.get("images", []):
+                    if prompt[node_id]["class_type"] == "SaveImage":
+                        path = output / image["filename"]
+                        path.write_bytes(server.view(image))
+                        print(path)
         if serve:
-            print(f"ComfyUI is open at {server.url} - the workflow: Templates > Extensions. Ctrl-C ends it.")
+            print(f"ComfyUI is open at {server.url} - the workflows: Templates > Extensions. Ctrl-C ends it.")
             while True:
                 server.check()
                 time.sleep(1)
@@ -84,7 +85,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("demo", help="make the aperture sweep of the demo photo")
+    run = commands.add_parser(
+        "demo", help="render the demo photo: an aperture sweep, and two lenses side by side"
+    )
     run.add_argument("--serve", action="store_true", help="leave ComfyUI open afterwards")
     run.add_argument("--output", type=Path, default=REPO / "output", metavar="DIR", help="default: output")
     commands.add_parser("test", help="run the tests; every further argument goes to pytest")

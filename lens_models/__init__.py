@@ -1,8 +1,18 @@
 """Optics and networks of Fine Defocus: pure torch, used by the ComfyUI nodes and by training alike."""
 
 from .camera import Camera, Focus, coc_px
-from .dr_bokeh import dr_bokeh_lens
+from .dr_bokeh import dr_bokeh_lens, scene_layers
 from .layers import Layer, composite, split_layers
 from .taf import taf_lens
 
-__all__ = ["Camera", "Focus", "Layer", "coc_px", "composite", "dr_bokeh_lens", "split_layers", "taf_lens"]
+__all__ = [
+    "Camera",
+    "Focus",
+    "Layer",
+    "coc_px",
+    "composite",
+    "dr_bokeh_lens",
+    "scene_layers",
+    "split_layers",
+    "taf_lens",
+]

@@ -16,7 +16,13 @@ _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
 
 def dilated(mask: Tensor, side: int = 3) -> Tensor:
     """Bool `(H, W)` mask grown by a square of odd `side`."""
-    return F.max_pool2d(mask[None, None].float(), side, stride=1, padding=side // 2)[0, 0] > 0.5
+    return highest(mask.float(), side) > 0.5
+
+
+def highest(plane: Tensor, side: int) -> Tensor:
+    """The largest value `(H, W)` in a square of odd `side` around each pixel."""
+    rows = F.max_pool2d(plane[None, None], (1, side), stride=1, padding=(0, side // 2))
+    return F.max_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))[0, 0]
 
 
 def eroded(mask: Tensor, side: int = 3) -> Tensor:

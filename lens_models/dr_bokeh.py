@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
-from .exposure import PIECES, checked_scene, item
+from .exposure import Progress, checked_scene, item, progress_within
 from .fill import Background
 from .layers import Layer, composite, split_layers
 from .shape import ApertureShape
 from .sharpen import sharpened
+
+#: Share of the work of a picture that goes into its layers, for the progress.
+SPLITTING = 0.7
 
 
 def dr_bokeh_lens(
@@ -28,7 +29,7 @@ def dr_bokeh_lens(
     rays: int = 0,
     max_radius_px: float | None = None,
     engine: str = "auto",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Tensor:
     """Render a sharp picture through a thin lens with layers that hide one another.
 
@@ -48,77 +49,90 @@ def dr_bokeh_lens(
     """
     if engine not in ("auto", "stack"):
         raise ValueError(f'dr_bokeh_lens runs on the "stack" engine, not on "{engine}": use "auto".')
-    if max_layers < 1:
-        raise ValueError(f"max_layers is {max_layers}: use at least 1.")
     radiance, depth_m = checked_scene(radiance, depth_m, max_radius_px)
-    height, width = radiance.shape[-2:]
-    parts = {"subject": subject, "background": background}
-    for name, part in parts.items():
-        if isinstance(part, Tensor) and part.shape[-2:] != (height, width):
-            raise ValueError(
-                f"{name} is {tuple(part.shape)} and the picture {tuple(radiance.shape)}: same size, please."
-            )
-    sizes = {f"{name}s": part.shape[0] for name, part in parts.items() if isinstance(part, Tensor)}
+    parts = {"subjects": subject, "backgrounds": background}
+    sizes = {name: part.shape[0] for name, part in parts.items() if isinstance(part, Tensor)}
     pictures = broadcast_batch(
         pictures=radiance.shape[0], depths=depth_m.shape[0], **sizes, focus_settings=focus.batch
     )
     count = broadcast_batch(pictures=pictures, cameras=camera.batch)
 
-    def extra(part: Tensor | Background | None, i: int) -> Tensor | Background | None:
-        return item(part, i) if isinstance(part, Tensor) else part
-
     results: list[Tensor] = []
     layers: list[Layer] = []
     for i in range(count):
+        splitting = SPLITTING if i < pictures else 0.0
         if i < pictures:
-            here = focus.part(i, i + 1)
-            shots = _widest(camera if pictures == 1 else camera.part(i, i + 1), here, width)
-            layers = _layers_of(
+            layers = scene_layers(
                 item(radiance, i),
                 item(depth_m, i),
-                here,
-                shots,
-                extra(subject, i),
-                extra(background, i),
-                max_layers,
-            )
-        results.append(
-            composite(
-                layers,
                 focus.part(i, i + 1),
-                camera.part(i, i + 1),
-                shape=shape,
-                rays=rays,
-                max_radius_px=max_radius_px,
+                camera if pictures == 1 else camera.part(i, i + 1),
+                subject=item(subject, i) if isinstance(subject, Tensor) else None,
+                background=item(background, i) if isinstance(background, Tensor) else background,
+                max_layers=max_layers,
+                on_progress=progress_within(on_progress, i, i + splitting, count),
             )
+        picture = composite(
+            layers,
+            focus.part(i, i + 1),
+            camera.part(i, i + 1),
+            shape=shape,
+            rays=rays,
+            max_radius_px=max_radius_px,
+            on_progress=progress_within(on_progress, i + splitting, i + 1, count),
         )
-        if on_progress is not None:
-            on_progress((i + 1) * PIECES, count * PIECES)
+        results.append(picture)
     return torch.cat(results)
 
 
-def _widest(camera: Camera, focus: Focus, width_px: int) -> Camera:
-    """The camera of a sweep that blurs most: its layers serve all the others."""
-    strongest = int(radius_px_per_inverse_m(focus, camera, width_px).argmax())
-    return camera.part(strongest, strongest + 1)
-
-
-def _layers_of(
+def scene_layers(
     radiance: Tensor,
     depth_m: Tensor,
     focus: Focus,
     camera: Camera,
-    subject: Tensor | None,
-    background: Tensor | Background | None,
-    max_layers: int,
+    *,
+    subject: Tensor | None = None,
+    background: Tensor | Background | None = None,
+    max_layers: int = 6,
+    on_progress: Progress | None = None,
 ) -> list[Layer]:
-    """Layers of one picture, its depth edges sharpened first."""
+    """Layers of one picture for a whole sweep of cameras: `split_layers` at the widest, soft edges sharpened.
+
+    radiance: `(1, C, H, W)`; depth_m: `(1, H, W)`; focus: single; camera: one or many. The rest as in
+    `dr_bokeh_lens`, which is this and then `composite` per camera.
+    """
+    if max_layers < 1:
+        raise ValueError(f"max_layers is {max_layers}: use at least 1.")
+    radiance, depth_m = checked_scene(radiance, depth_m, None)
+    for name, part in {"subject": subject, "background": background}.items():
+        if isinstance(part, Tensor) and part.shape[-2:] != radiance.shape[-2:]:
+            raise ValueError(
+                f"{name} is {tuple(part.shape)} and the picture {tuple(radiance.shape)}: same size, please."
+            )
+    if isinstance(background, Tensor):
+        background = _with_channels(background.to(radiance), radiance.shape[1])
+    width = radiance.shape[-1]
+    scales = radius_px_per_inverse_m(focus, camera, width)
+    widest = camera.part(int(scales.argmax()), int(scales.argmax()) + 1)
     depth_m = usable_depth(depth_m)
     inverse = 1.0 / depth_m[0].detach()
-    scale = radius_px_per_inverse_m(focus, camera, radiance.shape[-1]).item()
-    hard = sharpened(radiance[0, :3], inverse, scale)
+    hard = sharpened(radiance[0, :3], inverse, scales.max().item())
     # the edge moves, the gradient stays with the depth that was given
     depth_m = torch.where(hard == inverse, depth_m, 1.0 / hard)
     return split_layers(
-        radiance, depth_m, focus, camera, subject=subject, background=background, max_layers=max_layers
+        radiance,
+        depth_m,
+        focus,
+        widest,
+        subject=subject,
+        background=background,
+        max_layers=max_layers,
+        on_progress=on_progress,
     )
+
+
+def _with_channels(plate: Tensor, channels: int) -> Tensor:
+    """A plate with the picture's channels: opaque where the picture has transparency and the plate none."""
+    if plate.shape[1] == channels:
+        return plate
+    return plate[:, :3] if channels == 3 else torch.cat([plate, torch.ones_like(plate[:, :1])], dim=1)

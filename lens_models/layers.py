@@ -16,7 +16,7 @@ from torch import Tensor
 from .blur import stack
 from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
 from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
-from .exposure import item, largest_radius_px
+from .exposure import Progress, item, largest_radius_px
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
@@ -46,6 +46,10 @@ class Layer:
     alpha: Tensor
     depth_m: Tensor
 
+    def premultiplied(self) -> Tensor:
+        """Light times coverage, and coverage: `(B, C + 1, H, W)`; the first four are premultiplied RGBA."""
+        return torch.cat([self.radiance * self.alpha, self.alpha], dim=1)
+
 
 def split_layers(
     radiance: Tensor,
@@ -56,6 +60,7 @@ def split_layers(
     subject: Tensor | None = None,
     background: Tensor | Background | None = None,
     max_layers: int = 6,
+    on_progress: Progress | None = None,
 ) -> list[Layer]:
     """Layers of a picture, front to back; over one another at zero aperture they are the picture.
 
@@ -64,6 +69,7 @@ def split_layers(
     focus, camera: single settings; they say which steps in depth matter and where a seam would show.
     subject: `(B, H, W)` mask 0..1 that is the matte of one layer, at the median depth of what it covers.
     background: `(B, C, H, W)` radiance of the farthest layer where it is hidden, or a `Background`.
+    on_progress: called with (done, total) pieces of work of one picture; may raise to interrupt.
     Pictures of a batch that need fewer layers get empty ones in front.
 
     Gradients reach radiance and depth through colours and distances; where the cuts lie, the mattes and
@@ -74,7 +80,8 @@ def split_layers(
         plate = item(background, b) if isinstance(background, Tensor) else background
         mask = None if subject is None else item(subject, b)[0]
         depth = item(depth_m, b)[0]
-        stacks.append(_Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers).layers(plate))
+        split = _Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers, on_progress)
+        stacks.append(split.layers(plate))
     deepest = max(len(s) for s in stacks)
     for layers in stacks:
         blank = layers[0]
@@ -91,8 +98,9 @@ def split_layers(
 class _Split:
     """One picture on its way into layers. Masks and mattes are `(H, W)`; index 0 is the nearest layer."""
 
-    def __init__(self, radiance, depth_m, focus, camera, subject, max_layers) -> None:
+    def __init__(self, radiance, depth_m, focus, camera, subject, max_layers, on_progress) -> None:
         self.radiance, self.depth_m = radiance, usable_depth(depth_m)
+        self.on_progress = on_progress
         with torch.no_grad():
             coc = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0]
             self.nearness = -coc / 2.0
@@ -101,8 +109,17 @@ class _Split:
             self.count = int(self.label.max()) + 1
             self.edge = edges(self.nearness)
             self.encoded = linear_to_srgb(radiance[0, :3].clamp(0.0, 1.0))
-            found = [self._matte(layer) for layer in range(self.count)]
-            self.mattes, self.bands = [m for m, _ in found], [b for _, b in found]
+            self.mattes, self.bands = [], []
+            for layer in range(self.count):
+                matte, band = self._matte(layer)
+                self.mattes.append(matte)
+                self.bands.append(band)
+                self._report(layer + 1)
+
+    def _report(self, done: int) -> None:
+        """A layer is worked on twice: its matte, its colours."""
+        if self.on_progress is not None:
+            self.on_progress(done, 2 * self.count)
 
     def _set_apart(self, subject: Tensor) -> int | None:
         """Give the subject a layer of its own; its number, None if the mask is empty."""
@@ -168,6 +185,7 @@ class _Split:
             hidden = 1.0 / filled[:, -1].clamp_min(1e-9)
             depth.append(torch.where(known, self.depth_m, hidden))
             alpha.append(self._coverage(layer, own, nearer, seam))
+            self._report(self.count + layer + 1)
         self._recompose(radiance, alpha)
         return [Layer(r, a[None, None], d) for r, a, d in zip(radiance, alpha, depth, strict=True)]
 
@@ -232,6 +250,7 @@ def composite(
     shape: ApertureShape | None = None,
     rays: int = 0,
     max_radius_px: float | None = None,
+    on_progress: Progress | None = None,
 ) -> Tensor:
     """What the lens records of a stack of layers, `(B, C, H, W)`.
 
@@ -240,6 +259,7 @@ def composite(
     focus, camera: single settings. shape: aperture shape, None is the disc.
     rays: 0, or that many points on the lens per pixel, traced through the layers front to back: exact where
     several blurred layers hide one another, and much slower.
+    on_progress: called with (done, total) pieces of work; may raise to interrupt.
     Differentiable with respect to radiance, alpha, depth and every setting.
     """
     if rays and shape is not None and not shape.is_disc:
@@ -247,9 +267,11 @@ def composite(
     if rays:
         from .rays import trace_layers
 
-        return trace_layers(layers, focus, camera, rays=rays)
+        return trace_layers(
+            layers, focus, camera, rays=rays, max_radius_px=max_radius_px, on_progress=on_progress
+        )
     result: Tensor | None = None
-    for layer in reversed(layers):
+    for done, layer in enumerate(reversed(layers)):
         height, width = layer.depth_m.shape[-2:]
         cap = largest_radius_px(max_radius_px, height, width)
         radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
@@ -260,12 +282,14 @@ def composite(
             # where radii change within a layer discs can pile up above full coverage
             light = light / cover.clamp_min(1.0)
             result = light + (1.0 - cover.clamp(0.0, 1.0)) * result
+        if on_progress is not None:
+            on_progress(done + 1, len(layers))
     return result
 
 
 def _blurred(layer: Layer, radius: Tensor, shape: ApertureShape | None) -> tuple[Tensor, Tensor]:
     """Premultiplied light and coverage of one layer after the lens."""
-    planes = torch.cat([layer.radiance * layer.alpha, layer.alpha], dim=1)
+    planes = layer.premultiplied()
     radius = radius.expand(planes.shape[0], -1, -1)
     if bool((radius.detach() != 0.0).any()):
         reach = stack.reach_px(radius, shape)

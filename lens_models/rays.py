@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import Camera, Focus, coc_px
+from .exposure import Progress, largest_radius_px
 
 if TYPE_CHECKING:
     from .layers import Layer
@@ -27,7 +28,15 @@ def _at(planes: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def trace_layers(layers: list[Layer], focus: Focus, camera: Camera, *, rays: int) -> Tensor:
+def trace_layers(
+    layers: list[Layer],
+    focus: Focus,
+    camera: Camera,
+    *,
+    rays: int,
+    max_radius_px: float | None = None,
+    on_progress: Progress | None = None,
+) -> Tensor:
     """What the lens records of layers, front to back, by `rays` points on the lens per pixel.
 
     A ray through lens point u (unit disc) meets inverse depth q at x' = x + u ρ(q), ρ the signed blur radius
@@ -37,8 +46,11 @@ def trace_layers(layers: list[Layer], focus: Focus, camera: Camera, *, rays: int
     """
     first = layers[0].radiance
     height, width = first.shape[-2:]
-    planes = [torch.cat([layer.radiance * layer.alpha, layer.alpha], dim=1) for layer in layers]
-    radii = [(coc_px(layer.depth_m, focus, camera, width) / 2.0)[:, None] for layer in layers]
+    planes = [layer.premultiplied() for layer in layers]
+    cap = largest_radius_px(max_radius_px, height, width)
+    radii = [
+        (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)[:, None] for layer in layers
+    ]
     batch = max(p.shape[0] for p in (*planes, *radii))
     planes = [p.expand(batch, -1, -1, -1) for p in planes]
     radii = [r.expand(batch, -1, -1, -1) for r in radii]
@@ -64,4 +76,6 @@ def trace_layers(layers: list[Layer], focus: Focus, camera: Camera, *, rays: int
             hit = _at(rgba, x + across * rho, y + down * rho)
             total = total + through * hit[:, :-1]
             through = through * (1.0 - hit[:, -1:])
+        if on_progress is not None:
+            on_progress(ray + 1, rays)
     return total / rays

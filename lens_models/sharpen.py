@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cuts import highest
+
 _WINDOW, _WIDE_WINDOW = 9, 17
 #: A step counts from this blur radius on, px.
 _LEAST_STEP_PX = 0.5
@@ -17,10 +19,6 @@ _RISE = 0.02
 _SPREAD_PX = 3.0
 #: Squared colour difference (linear light) at which the picture is fully trusted to decide.
 _CLEAR_COLOUR = 0.02
-
-
-def _highest(plane: Tensor, side: int) -> Tensor:
-    return F.max_pool2d(plane[None, None], side, stride=1, padding=side // 2)[0, 0]
 
 
 def _local_mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -50,8 +48,8 @@ def sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float) -
     matters. In a window across a step each pixel takes the nearer or the farther plateau, by its own depth
     and by which plateau's colour it has. Constant for gradients.
     """
-    high, low = _highest(inverse_depth, _WINDOW), -_highest(-inverse_depth, _WINDOW)
-    wide = _highest(inverse_depth, _WIDE_WINDOW) + _highest(-inverse_depth, _WIDE_WINDOW)
+    high, low = highest(inverse_depth, _WINDOW), -highest(-inverse_depth, _WINDOW)
+    wide = highest(inverse_depth, _WIDE_WINDOW) + highest(-inverse_depth, _WIDE_WINDOW)
     step = high - low
     place = (inverse_depth - low) / step.clamp_min(1e-12)
     # a pixel of a plateau between two others, or beside a hard edge, has a flat side and is left alone

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from . import blur
 from .camera import Camera, Focus, broadcast_batch, coc_px
-from .exposure import PIECES, checked_scene, item, largest_radius_px
+from .exposure import Progress, checked_scene, item, largest_radius_px, progress_within
 from .shape import ApertureShape
 
 
@@ -22,7 +20,7 @@ def taf_lens(
     shape: ApertureShape | None = None,
     max_radius_px: float | None = None,
     engine: str = "auto",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Tensor:
     """Render a sharp picture through a thin lens by gathering (eq. 6 and a disc per pixel).
 
@@ -50,11 +48,7 @@ def taf_lens(
 
     pictures = []
     for i in range(count):
-
-        def report(done: int, pieces: int, i: int = i) -> None:
-            if on_progress is not None:
-                on_progress(i * PIECES + done * PIECES // pieces, count * PIECES)
-
+        report = progress_within(on_progress, i, i + 1, count)
         coc = coc_px(item(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
         if shape is None:
             radius = (coc.abs() / 2.0).clamp_max(cap)
@@ -63,5 +57,6 @@ def taf_lens(
         pictures.append(
             blur.gather(item(radiance, i), radius, shape=shape, engine=engine, on_progress=report)
         )
-        report(1, 1)
+        if report is not None:
+            report(1, 1)
     return torch.cat(pictures)

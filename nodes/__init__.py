@@ -3,7 +3,7 @@
 from .camera import ApertureSweepNode, CameraNode
 from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
 from .focus import FocusDistanceNode
-from .lens import TAFLensNode
+from .lens import DrBokehLensNode, TAFLensNode
 from .output import ContactSheetNode
 from .shape import ApertureShapeNode
 
@@ -16,5 +16,6 @@ NODES = (
     FocusDistanceNode,
     ApertureShapeNode,
     TAFLensNode,
+    DrBokehLensNode,
     ContactSheetNode,
 )

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import comfy.model_management as mm
-import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models import Camera, Focus, coc_px, taf_lens
-from ..lens_models.camera import broadcast_batch, capped_share, macro_limit_m, macro_limited
-from ..lens_models.depth import DepthMap
+from ..lens_models import Camera, Focus, Layer, composite, scene_layers, taf_lens
+from ..lens_models.dr_bokeh import SPLITTING
+from ..lens_models.exposure import Progress, progress_within
+from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
-from ..lens_models.overlay import focus_overlay
-from ..lens_models.sheet import metres_label, share_label
+from ..lens_models.shape import ApertureShape
+from .photograph import ASPECT_TOLERANCE, photograph, picture_outputs, scene_inputs
 from .say import say
-from .sockets import (
-    APERTURE_SHAPE,
-    CAMERA,
-    DA3_GEOMETRY,
-    DEPTH,
-    FOCUS,
-    MOGE_GEOMETRY,
-    as_camera,
-    as_depth,
-    as_focus,
-    as_shape,
-)
+from .sockets import as_shape
 
-NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
-#: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
-PIXELS_AT_ONCE, PLANES_HELD = 1 << 23, 64
-ASPECT_TOLERANCE = 0.02
-PROGRESS_STEPS = 1000
+#: float32 planes of a picture that its layers and their blur are expected to hold.
+PLANES_HELD_BY_LAYERS = 192
 
 
 class TAFLensNode(io.ComfyNode):
@@ -58,58 +40,93 @@ class TAFLensNode(io.ComfyNode):
                 "blur background",
                 "taf",
             ],
+            inputs=scene_inputs(),
+            outputs=picture_outputs(),
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        depth,
+        focus,
+        camera,
+        max_radius_px,
+        depth_resampling,
+        shape=None,
+        highlight_recovery=0.0,
+    ) -> io.NodeOutput:
+        opening = as_shape(shape)
+
+        def lens(*scene, sweep, **settings) -> Tensor:
+            return taf_lens(*scene, shape=opening, **settings)
+
+        film, summary, warnings = photograph(
+            lens, image, depth, focus, camera, max_radius_px, depth_resampling, highlight_recovery
+        )
+        return io.NodeOutput(*film, ui=say(cls, summary, warnings))
+
+
+class DrBokehLensNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusDrBokehLens",
+            display_name="Dr.Bokeh Lens",
+            category="fine defocus/lens",
+            description="Defocuses a sharp picture through a thin lens, layer by layer: blurred foregrounds "
+            "melt over what is behind them, subjects keep their edges, hair and fences survive.",
+            search_aliases=[
+                "defocus",
+                "bokeh",
+                "depth of field",
+                "dof",
+                "lens blur",
+                "blur background",
+                "dr bokeh",
+                "occlusion",
+            ],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="Picture that is sharp everywhere. Transparency is kept and blurred."
-                ),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Depth of the picture: DEPTH in metres, or the geometry of MoGe or Depth "
-                    "Anything 3.",
-                ),
-                io.MultiType.Input(
-                    "focus",
-                    types=[FOCUS, io.Float],
-                    tooltip="Where the lens is focused: FOCUS, or a FLOAT in metres.",
-                ),
-                CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
-                io.Int.Input(
-                    "max_radius_px",
-                    default=512,
-                    min=0,
-                    max=8192,
-                    advanced=True,
-                    tooltip="Blur radii are held at this many pixels. The node says how much of the picture "
-                    "that was.",
-                ),
-                io.Combo.Input(
-                    "depth_resampling",
-                    options=[NEAREST, BILINEAR],
-                    default=NEAREST,
-                    advanced=True,
-                    tooltip="How depth of another size than the picture is brought to its size. Nearest "
-                    "invents no distances along edges; bilinear (in 1/distance) is smoother on slopes.",
-                ),
-                APERTURE_SHAPE.Input(
-                    "shape",
+                *scene_inputs(),
+                io.Mask.Input(
+                    "subject",
                     optional=True,
-                    tooltip="Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
+                    tooltip="Matte of the subject, from SAM3, BiRefNet or painted: it becomes a layer of its "
+                    "own, whatever the depth says at its edge.",
+                ),
+                io.Image.Input(
+                    "background",
+                    optional=True,
+                    tooltip="The farthest layer where others hide it: a clean plate or an inpainted one. "
+                    "Without it hidden parts are filled from around them.",
+                ),
+                io.Int.Input(
+                    "max_layers",
+                    default=6,
+                    min=1,
+                    max=16,
+                    optional=True,
+                    advanced=True,
+                    tooltip="At most so many layers are cut. More only where the depth has more steps.",
+                ),
+                io.Int.Input(
+                    "rays",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    optional=True,
+                    advanced=True,
+                    tooltip="0 blurs each layer whole. 128 or 256 trace that many rays per pixel instead: "
+                    "exact where several blurred layers hide each other, and very slow. Round openings only.",
                 ),
             ],
             outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The defocused picture."),
+                *picture_outputs(),
                 io.Image.Output(
-                    "coc",
-                    display_name="coc",
-                    tooltip="Circle of confusion: signed diameter in pixels, > 0 behind the focus, < 0 in "
-                    "front, the same in all 3 channels. Not made for looking at; save it as 32-bit EXR.",
-                ),
-                io.Image.Output(
-                    "overlay",
-                    display_name="overlay",
-                    tooltip="What is sharp in its own colours with a green outline, warm in front, cool "
-                    "behind.",
+                    "layers",
+                    display_name="layers",
+                    tooltip="The layers of the first picture, nearest first, with transparency.",
                 ),
             ],
             has_intermediate_output=True,
@@ -117,134 +134,111 @@ class TAFLensNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, depth, focus, camera, max_radius_px, depth_resampling, shape=None
+        cls,
+        image,
+        depth,
+        focus,
+        camera,
+        max_radius_px,
+        depth_resampling,
+        shape=None,
+        highlight_recovery=0.0,
+        subject=None,
+        background=None,
+        max_layers=6,
+        rays=0,
     ) -> io.NodeOutput:
-        lens = partial(taf_lens, shape=as_shape(shape))
-        return _photograph(cls, lens, image, depth, focus, camera, max_radius_px, depth_resampling)
-
-
-def _photograph(
-    cls: type[io.ComfyNode],
-    lens: Callable[..., Tensor],
-    image: Tensor,
-    depth: Any,
-    focus: Any,
-    camera: Any,
-    max_radius_px: int,
-    depth_resampling: str,
-) -> io.NodeOutput:
-    """What every lens node does: sockets in, a few pictures at a time through the lens, sockets out."""
-    if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(f"There is no picture: the image input got a batch of shape {tuple(image.shape)}.")
-    height, width = image.shape[1:3]
-    camera, focus = as_camera(camera), as_focus(focus)
-    found = as_depth(depth, camera)
-    depth, camera = found.depth, camera.framed(width, height)
-    count = broadcast_batch(
-        pictures=image.shape[0], depths=depth.batch, focus_settings=focus.batch, cameras=camera.batch
-    )
-    warnings = [*found.warnings, *_aspect_warning(depth, width, height), *_macro_warning(focus, camera)]
-
-    progress, device = comfy.utils.ProgressBar(PROGRESS_STEPS), mm.get_torch_device()
-    at_once = min(count, max(1, PIXELS_AT_ONCE // (height * width)))
-    if device.type != "cpu":
-        mm.free_memory(at_once * height * width * 4 * PLANES_HELD, device)
-    film = _film(count, height, width, 4 if image.shape[-1] == 4 else 3)
-    capped = widest = 0.0
-    for start in range(0, count, at_once):
-        stop = min(start + at_once, count)
-
-        def advance(done: int, total: int, start: int = start, stop: int = stop) -> None:
-            mm.throw_exception_if_processing_interrupted()
-            pictures = start + (stop - start) * done / total
-            progress.update_absolute(int(PROGRESS_STEPS * pictures / count))
-
-        scene = (
-            _part(image, start, stop),
-            _depth_part(depth, start, stop).resized(height, width, bilinear=depth_resampling == BILINEAR),
-            focus.part(start, stop),
-            camera.part(start, stop),
+        warnings: list[str] = []
+        if subject is not None:
+            subject = _fitted(subject.reshape(-1, 1, *subject.shape[-2:]), "subject", image, warnings)[:, 0]
+            if not (subject >= 0.5).any():
+                warnings.append("The subject mask is empty, so no subject was set apart.")
+        if background is not None:
+            background = _fitted(image_to_radiance(background), "background", image, warnings)
+            background = expand_highlights(background, highlight_recovery)
+        lens = _LayeredLens(as_shape(shape), max_layers, rays)
+        film, summary, told = photograph(
+            lens,
+            image,
+            depth,
+            focus,
+            camera,
+            max_radius_px,
+            depth_resampling,
+            highlight_recovery,
+            one_by_one=True,
+            planes_held=PLANES_HELD_BY_LAYERS,
+            subject=subject,
+            background=background,
         )
-        expose = partial(_expose, lens, *scene, max_radius_px, advance)
-        try:
-            shown = expose(device)
-        except Exception as error:
-            if device.type == "cpu" or not mm.is_oom(error):
-                raise
-            warnings.append("The GPU ran out of memory, so this was rendered on the CPU.")
-            mm.soft_empty_cache()
-            device = torch.device("cpu")
-            shown = expose(device)
-        for whole, part in zip(film, shown, strict=True):
-            whole[start:stop] = part
-        coc = shown[1][..., 0]
-        capped += capped_share(coc, max_radius_px) * (stop - start) / count
-        widest = max(widest, coc.abs().max().item() / 2.0)
-    if capped > 0:
+        layers = radiance_to_image(compress_highlights(lens.first, highlight_recovery))
+        summary += f", {len(layers)} layer{'s' if len(layers) > 1 else ''}"
+        return io.NodeOutput(
+            *film, layers.to(mm.intermediate_dtype()), ui=say(cls, summary, [*warnings, *told])
+        )
+
+
+class _LayeredLens:
+    """Dr.Bokeh Lens over the pictures of one run: the layers of a scene serve all its cameras."""
+
+    def __init__(self, shape: ApertureShape | None, max_layers: int, rays: int) -> None:
+        self.shape, self.max_layers, self.rays = shape, max_layers, rays
+        self.layers: list[Layer] = []
+        #: Layers of the first picture, premultiplied RGBA `(L, 4, H, W)`, for looking at.
+        self.first: Tensor | None = None
+
+    def __call__(
+        self,
+        radiance: Tensor,
+        depth_m: Tensor,
+        focus: Focus,
+        camera: Camera,
+        *,
+        sweep: Camera | None,
+        max_radius_px: float,
+        on_progress: Progress,
+        subject: Tensor | None = None,
+        background: Tensor | None = None,
+    ) -> Tensor:
+        splitting = 0.0
+        if sweep is None or not self.layers or self.layers[0].radiance.device != radiance.device:
+            splitting = SPLITTING
+            self.layers = scene_layers(
+                radiance,
+                depth_m,
+                focus,
+                camera if sweep is None else sweep,
+                subject=subject,
+                background=background,
+                max_layers=self.max_layers,
+                on_progress=progress_within(on_progress, 0, splitting),
+            )
+            if self.first is None:
+                planes = [layer.premultiplied()[:, :4] for layer in self.layers]
+                self.first = torch.cat(planes).to(mm.intermediate_device())
+        return composite(
+            self.layers,
+            focus,
+            camera,
+            shape=self.shape,
+            rays=self.rays,
+            max_radius_px=max_radius_px,
+            on_progress=progress_within(on_progress, splitting, 1),
+        )
+
+
+def _fitted(planes: Tensor, name: str, image: Tensor, warnings: list[str]) -> Tensor:
+    """`(B, C, H, W)` planes brought to the size of an IMAGE, with a warning where that stretches them."""
+    (height, width), (own_height, own_width) = image.shape[1:3], planes.shape[-2:]
+    if 0 in planes.shape:
+        raise ValueError(f"The {name} input is empty: it got a batch of shape {tuple(planes.shape)}.")
+    if (own_height, own_width) == (height, width):
+        return planes
+    if abs(own_width * height / (own_height * width) - 1.0) > ASPECT_TOLERANCE:
         warnings.append(
-            f"Blur was held at max_radius_px = {max_radius_px} px in {share_label(capped)} of the picture; "
-            f"it would have been up to {widest:.0f} px."
+            f"The {name} is {own_width} × {own_height} px and the picture {width} × {height} px: they have "
+            "different shapes, so it was stretched."
         )
-    return io.NodeOutput(*film, ui=say(cls, f"{count} × blur radius up to {widest:.1f} px", warnings))
-
-
-def _expose(
-    lens: Callable[..., Tensor],
-    image: Tensor,
-    depth: DepthMap,
-    focus: Focus,
-    camera: Camera,
-    max_radius_px: int,
-    on_progress: Callable[[int, int], None],
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Picture, CoC and overlay of a few pictures, `(B, H, W, C)` each, on `device`."""
-    image, metres = image.to(device), depth.metres.to(device)
-    blurred = lens(
-        image_to_radiance(image), metres, focus, camera, max_radius_px=max_radius_px, on_progress=on_progress
+    return F.interpolate(
+        planes.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
     )
-    coc = coc_px(metres, focus, camera, image.shape[2])
-    overlay = focus_overlay(image, coc)
-    return radiance_to_image(blurred), coc[..., None].expand(-1, -1, -1, 3), overlay
-
-
-def _film(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for picture, CoC (always float32: it is a measurement) and overlay, on the host's device."""
-    where, kind = mm.intermediate_device(), mm.intermediate_dtype()
-    return (
-        torch.empty(count, height, width, channels, device=where, dtype=kind),
-        torch.empty(count, height, width, 3, device=where, dtype=torch.float32),
-        torch.empty(count, height, width, 3, device=where, dtype=kind),
-    )
-
-
-def _part(batch: Tensor, start: int, stop: int) -> Tensor:
-    return batch[start:stop] if batch.shape[0] > 1 else batch
-
-
-def _depth_part(depth: DepthMap, start: int, stop: int) -> DepthMap:
-    return dataclasses.replace(
-        depth, metres=_part(depth.metres, start, stop), valid=_part(depth.valid, start, stop), fx_px=None
-    )
-
-
-def _aspect_warning(depth: DepthMap, width: int, height: int) -> list[str]:
-    depth_height, depth_width = depth.size
-    if abs(depth_width * height / (depth_height * width) - 1.0) <= ASPECT_TOLERANCE:
-        return []
-    return [
-        f"The depth is {depth_width} × {depth_height} px and the picture {width} × {height} px: they have "
-        "different shapes, so the depth was stretched. Is it the depth of this picture?"
-    ]
-
-
-def _macro_warning(focus: Focus, camera: Camera) -> list[str]:
-    limited = macro_limited(focus, camera)
-    if not limited.any():
-        return []
-    distance = torch.as_tensor(focus.distance_m, dtype=torch.float64).min().item()
-    closest = macro_limit_m(focus, camera).max().item()
-    return [
-        f"Focus at {metres_label(distance)} is closer than this lens can focus: {metres_label(closest)}, "
-        "which is 1:1. It was rendered there."
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "IMAGECOMPARE")
 ONLY_IN_THE_EDITOR = ("Note", "MarkdownNote")
 NORMAL, NEVER = 0, 2
 

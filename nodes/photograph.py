@@ -1,0 +1,258 @@
+"""What every lens node does: sockets in, a few pictures at a time through the lens, sockets out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lens_models import Camera, Focus, coc_px
+from ..lens_models.camera import broadcast_batch, capped_share, macro_limit_m, macro_limited
+from ..lens_models.depth import DepthMap
+from ..lens_models.highlights import compress_highlights, expand_highlights
+from ..lens_models.light import image_to_radiance, radiance_to_image
+from ..lens_models.overlay import focus_overlay
+from ..lens_models.sheet import metres_label, share_label
+from .sockets import (
+    APERTURE_SHAPE,
+    CAMERA,
+    DA3_GEOMETRY,
+    DEPTH,
+    FOCUS,
+    MOGE_GEOMETRY,
+    as_camera,
+    as_depth,
+    as_focus,
+)
+
+NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
+#: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
+PIXELS_AT_ONCE, PLANES_HELD = 1 << 23, 64
+ASPECT_TOLERANCE = 0.02
+PROGRESS_STEPS = 1000
+
+
+def scene_inputs() -> list[io.Input]:
+    """The inputs that every lens has, in the order that makes swapping lenses one drag."""
+    return [
+        io.Image.Input(
+            "image", tooltip="Picture that is sharp everywhere. Transparency is kept and blurred."
+        ),
+        io.MultiType.Input(
+            "depth",
+            types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
+            tooltip="Depth of the picture: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
+        ),
+        io.MultiType.Input(
+            "focus",
+            types=[FOCUS, io.Float],
+            tooltip="Where the lens is focused: FOCUS, or a FLOAT in metres.",
+        ),
+        CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
+        io.Int.Input(
+            "max_radius_px",
+            default=512,
+            min=0,
+            max=8192,
+            advanced=True,
+            tooltip="Blur radii are held at this many pixels. The node says how much of the picture "
+            "that was.",
+        ),
+        io.Combo.Input(
+            "depth_resampling",
+            options=[NEAREST, BILINEAR],
+            default=NEAREST,
+            advanced=True,
+            tooltip="How depth of another size than the picture is brought to its size. Nearest "
+            "invents no distances along edges; bilinear (in 1/distance) is smoother on slopes.",
+        ),
+        APERTURE_SHAPE.Input(
+            "shape",
+            optional=True,
+            tooltip="Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
+        ),
+        io.Float.Input(
+            "highlight_recovery",
+            default=0.0,
+            min=0.0,
+            max=8.0,
+            step=0.5,
+            round=0.01,
+            optional=True,
+            tooltip="Stops of light given back to what a photo shows as nearly white, so that lamps open "
+            "into discs. 0 is the picture as it is. Nothing below 230 of 255 changes, and nothing in focus.",
+        ),
+    ]
+
+
+def picture_outputs() -> list[io.Output]:
+    """The outputs that every lens has."""
+    return [
+        io.Image.Output("image", display_name="image", tooltip="The defocused picture."),
+        io.Image.Output(
+            "coc",
+            display_name="coc",
+            tooltip="Circle of confusion: signed diameter in pixels, > 0 behind the focus, < 0 in "
+            "front, the same in all 3 channels. Not made for looking at; save it as 32-bit EXR.",
+        ),
+        io.Image.Output(
+            "overlay",
+            display_name="overlay",
+            tooltip="What is sharp in its own colours with a green outline, warm in front, cool behind.",
+        ),
+    ]
+
+
+def photograph(
+    lens: Callable[..., Tensor],
+    image: Tensor,
+    depth: Any,
+    focus: Any,
+    camera: Any,
+    max_radius_px: int,
+    depth_resampling: str,
+    highlight_recovery: float,
+    *,
+    one_by_one: bool = False,
+    planes_held: int = PLANES_HELD,
+    **extras: Tensor | None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], str, list[str]]:
+    """Picture, CoC and overlay of every combination asked for, a summary of the run, and warnings.
+
+    lens: a lens of the core that is also told `sweep`: all cameras where one scene serves them, else None.
+    one_by_one: give the lens one picture at a time. planes_held: float32 planes of a picture it may hold.
+    extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
+    """
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"There is no picture: the image input got a batch of shape {tuple(image.shape)}.")
+    height, width = image.shape[1:3]
+    camera, focus = as_camera(camera), as_focus(focus)
+    found = as_depth(depth, camera)
+    depth, camera = found.depth, camera.framed(width, height)
+    extras = {name: extra for name, extra in extras.items() if extra is not None}
+    scenes = broadcast_batch(
+        pictures=image.shape[0],
+        depths=depth.batch,
+        focus_settings=focus.batch,
+        **{f"{name}s": extra.shape[0] for name, extra in extras.items()},
+    )
+    count = broadcast_batch(pictures=scenes, cameras=camera.batch)
+    warnings = [*found.warnings, *_aspect_warning(depth, width, height), *_macro_warning(focus, camera)]
+
+    progress, device = comfy.utils.ProgressBar(PROGRESS_STEPS), mm.get_torch_device()
+    at_once = 1 if one_by_one else min(count, max(1, PIXELS_AT_ONCE // (height * width)))
+    if device.type != "cpu":
+        mm.free_memory(at_once * height * width * 4 * planes_held, device)
+    film = _film(count, height, width, 4 if image.shape[-1] == 4 else 3)
+    capped = widest = 0.0
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
+
+        def advance(done: int, total: int, start: int = start, stop: int = stop) -> None:
+            mm.throw_exception_if_processing_interrupted()
+            pictures = start + (stop - start) * done / total
+            progress.update_absolute(int(PROGRESS_STEPS * pictures / count))
+
+        scene = (
+            _part(image, start, stop),
+            _depth_part(depth, start, stop).resized(height, width, bilinear=depth_resampling == BILINEAR),
+            focus.part(start, stop),
+            camera.part(start, stop),
+        )
+        chosen = partial(
+            lens,
+            sweep=camera if scenes == 1 else None,
+            max_radius_px=max_radius_px,
+            on_progress=advance,
+        )
+        these = {name: _part(extra, start, stop) for name, extra in extras.items()}
+        expose = partial(_expose, chosen, *scene, these, highlight_recovery)
+        try:
+            shown = expose(device)
+        except Exception as error:
+            if device.type == "cpu" or not mm.is_oom(error):
+                raise
+            warnings.append("The GPU ran out of memory, so this was rendered on the CPU.")
+            mm.soft_empty_cache()
+            device = torch.device("cpu")
+            shown = expose(device)
+        for whole, part in zip(film, shown, strict=True):
+            whole[start:stop] = part
+        coc = shown[1][..., 0]
+        capped += capped_share(coc, max_radius_px) * (stop - start) / count
+        widest = max(widest, coc.abs().max().item() / 2.0)
+    if capped > 0:
+        warnings.append(
+            f"Blur was held at max_radius_px = {max_radius_px} px in {share_label(capped)} of the picture; "
+            f"it would have been up to {widest:.0f} px."
+        )
+    return film, f"{count} × blur radius up to {widest:.1f} px", warnings
+
+
+def _expose(
+    lens: Callable[..., Tensor],
+    image: Tensor,
+    depth: DepthMap,
+    focus: Focus,
+    camera: Camera,
+    extras: dict[str, Tensor],
+    highlight_recovery: float,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Picture, CoC and overlay of a few pictures, `(B, H, W, C)` each, on `device`."""
+    image, metres = image.to(device), depth.metres.to(device)
+    radiance = expand_highlights(image_to_radiance(image), highlight_recovery)
+    there = {name: extra.to(device) for name, extra in extras.items()}
+    blurred = compress_highlights(lens(radiance, metres, focus, camera, **there), highlight_recovery)
+    coc = coc_px(metres, focus, camera, image.shape[2])
+    overlay = focus_overlay(image, coc)
+    return radiance_to_image(blurred), coc[..., None].expand(-1, -1, -1, 3), overlay
+
+
+def _film(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for picture, CoC (always float32: it is a measurement) and overlay, on the host's device."""
+    where, kind = mm.intermediate_device(), mm.intermediate_dtype()
+    return (
+        torch.empty(count, height, width, channels, device=where, dtype=kind),
+        torch.empty(count, height, width, 3, device=where, dtype=torch.float32),
+        torch.empty(count, height, width, 3, device=where, dtype=kind),
+    )
+
+
+def _part(batch: Tensor, start: int, stop: int) -> Tensor:
+    return batch[start:stop] if batch.shape[0] > 1 else batch
+
+
+def _depth_part(depth: DepthMap, start: int, stop: int) -> DepthMap:
+    return dataclasses.replace(
+        depth, metres=_part(depth.metres, start, stop), valid=_part(depth.valid, start, stop), fx_px=None
+    )
+
+
+def _aspect_warning(depth: DepthMap, width: int, height: int) -> list[str]:
+    depth_height, depth_width = depth.size
+    if abs(depth_width * height / (depth_height * width) - 1.0) <= ASPECT_TOLERANCE:
+        return []
+    return [
+        f"The depth is {depth_width} × {depth_height} px and the picture {width} × {height} px: they have "
+        "different shapes, so the depth was stretched. Is it the depth of this picture?"
+    ]
+
+
+def _macro_warning(focus: Focus, camera: Camera) -> list[str]:
+    limited = macro_limited(focus, camera)
+    if not limited.any():
+        return []
+    distance = torch.as_tensor(focus.distance_m, dtype=torch.float64).min().item()
+    closest = macro_limit_m(focus, camera).max().item()
+    return [
+        f"Focus at {metres_label(distance)} is closer than this lens can focus: {metres_label(closest)}, "
+        "which is 1:1. It was rendered there."
+    ]
