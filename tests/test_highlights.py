@@ -70,10 +70,10 @@ def test_a_clipped_lamp_is_nearer_to_the_true_one(lens):
     photo = scene.clamp(0, 1)
 
     def shot(radiance):
-        return lens(radiance, torch.full((1, 40, 40), 8.0), Focus(1.5), Camera(2.8, 85.0))
+        return lens(radiance, torch.full((1, 40, 40), 8.0), Focus(1.5), Camera(2.8, 200.0))
 
     truth, dull = shot(scene).clamp(0, 1), shot(photo)
     recovered = compress_highlights(shot(expand_highlights(photo, 4.0)), 4.0)
     error = [(picture - truth).abs().mean().item() for picture in (dull, recovered)]
     assert error[1] < 0.1 * error[0]
-    assert recovered.max() <= 1.0
+    assert recovered.max() <= 1.0 + 1e-5  # float32 through the FFT
