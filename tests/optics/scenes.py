@@ -1,4 +1,4 @@
-"""Procedural scenes for the ray tracer: textures, masks, and the two small scenes lenses are scored on.
+"""Procedural scenes for the ray tracer: textures, masks, and the small scenes lenses are scored on.
 
 All colours are linear light. Textures are made at two texels per pixel, with real content in a margin
 around the frame, so that neither the truth nor its border is invented.
@@ -74,6 +74,24 @@ class Canvas:
         """A smooth point of light: cheap to integrate, its variance known."""
         return np.exp(-((self.x - cx) ** 2 + (self.y - cy) ** 2) / (2 * sigma_px**2))
 
+    def strands(self, seed, roots, length_px, width_px=(0.6, 1.8), bend=0.8, pieces=6):
+        """Hair: curves from each root (x, y, angle), thinner towards the tip."""
+        random = np.random.default_rng(seed)
+        cover = np.zeros(self.shape)
+        for x, y, angle in roots:
+            step_px = length_px * random.uniform(0.5, 1.2) / pieces
+            turn, width = random.uniform(-bend, bend) / pieces, random.uniform(*width_px)
+            for k in range(pieces):
+                nx, ny = x + step_px * np.cos(angle), y + step_px * np.sin(angle)
+                along = ((self.x - x) * (nx - x) + (self.y - y) * (ny - y)) / step_px**2
+                along = np.clip(along, 0.0, 1.0)
+                distance = np.hypot(self.x - x - along * (nx - x), self.y - y - along * (ny - y))
+                half = 0.5 * width * (1.0 - 0.7 * (k + along) / pieces)
+                # a strand narrower than a texel covers that share of it
+                cover = np.maximum(cover, step((half - distance) / 0.5) * np.minimum(1.0, 4.0 * half))
+                x, y, angle = nx, ny, angle + turn
+        return cover
+
     def turned(self, angle: float):
         cos, sin = np.cos(angle), np.sin(angle)
         return self.x * cos + self.y * sin, self.y * cos - self.x * sin
@@ -93,7 +111,7 @@ def tinted(value, dark, light):
     return np.asarray(dark) + value[..., None] * (np.asarray(light, float) - np.asarray(dark))
 
 
-# ---- the two scenes ---------------------------------------------------------------------------------
+# ---- the scenes ---------------------------------------------------------------------------------
 HEIGHT, WIDTH = 128, 160
 LENS = ThinLens(focal_mm=85.0, f_number=1.4, focus_m=1.5)  # R = 8.1 px at this size
 
@@ -126,3 +144,49 @@ def portrait() -> tuple[Scene, ThinLens]:
         canvas.layer((1 / 12, 0.0, 0.0), far),
     )
     return Scene("portrait", layers, HEIGHT, WIDTH), LENS
+
+
+def hair() -> tuple[Scene, ThinLens]:
+    """A head with loose strands, in focus, before a textured wall far behind."""
+    canvas = Canvas(HEIGHT, WIDTH, margin=16)
+    wall = tinted(canvas.noise(11, slope=1.2), (0.1, 0.25, 0.3), (0.75, 0.8, 0.6))
+    wall *= 0.5 + 0.5 * canvas.checker(17.0, angle=0.6)[..., None]
+    brown = tinted(canvas.noise(12, slope=0.7), (0.05, 0.02, 0.01), (0.3, 0.14, 0.06))
+    random = np.random.default_rng(13)
+    angles = random.uniform(-np.pi, 0.3, 60)
+    roots = [(80 + 30 * np.cos(a), 80 + 30 * np.sin(a), a + random.normal(0, 0.4)) for a in angles]
+    cover = np.maximum(canvas.disc(80.0, 80.0, 32.0), canvas.strands(14, roots, 26.0))
+    layers = (
+        canvas.layer((1 / LENS.focus_m, 0.0, 0.0), brown, cover),
+        canvas.layer((1 / 6, 0.0, 0.0), wall),
+    )
+    return Scene("hair", layers, HEIGHT, WIDTH), LENS
+
+
+def behind() -> tuple[Scene, ThinLens]:
+    """Focus on a wall, a near thing out of focus before it: what it hides has to be made up."""
+    canvas = Canvas(HEIGHT, WIDTH, margin=16)
+    wall = tinted(canvas.noise(21), (0.05, 0.08, 0.15), (0.8, 0.75, 0.6))
+    wall *= 0.4 + 0.6 * canvas.checker(11.0, angle=0.2)[..., None]
+    near = tinted(canvas.noise(22), (0.3, 0.05, 0.02), (0.9, 0.3, 0.1))
+    layers = (
+        canvas.layer((1.0, 0.0, 0.0), near, canvas.ellipse(70.0, 70.0, 34.0, 28.0)),
+        canvas.layer((1 / 4, 0.0, 0.0), wall),
+    )
+    return Scene("behind", layers, HEIGHT, WIDTH), ThinLens(focal_mm=85.0, f_number=2.8, focus_m=4.0)
+
+
+def sitter() -> tuple[Scene, ThinLens]:
+    """A head in focus, a hedge and a wall behind it, well out of focus: to fit focus and aperture on."""
+    height, width = 160, 224
+    canvas = Canvas(height, width, margin=20)
+    wall = tinted(canvas.noise(31), (0.05, 0.07, 0.1), (0.8, 0.8, 0.75))
+    wall *= 0.4 + 0.6 * canvas.checker(21.0, angle=0.3)[..., None]
+    hedge = tinted(canvas.noise(32, slope=0.8), (0.01, 0.05, 0.01), (0.3, 0.5, 0.1))
+    skin = tinted(canvas.noise(33, slope=0.8), (0.3, 0.15, 0.1), (0.9, 0.65, 0.5))
+    layers = (
+        canvas.layer((1 / 2, 0.0, 0.0), skin, canvas.ellipse(90.0, 80.0, 36.0, 46.0)),
+        canvas.layer((1 / 4, 0.0, 0.0), hedge, canvas.half_plane(150.0, angle=0.2)),
+        canvas.layer((1 / 12, 0.0, 0.0), wall),
+    )
+    return Scene("sitter", layers, height, width), ThinLens(focal_mm=85.0, f_number=1.2, focus_m=2.0)
