@@ -82,6 +82,22 @@ def test_the_run_button_makes_the_sheet(open_editor, photo, nodes2):
     assert editor.errors == []
 
 
+@RENDERERS
+def test_the_run_button_swaps_lenses(open_editor, photo, nodes2):
+    workflow = json.loads((REPO / "example_workflows" / "lens_swap.json").read_text(encoding="utf-8"))
+    editor = open_editor(nodes2)
+    editor.load(workflow, "lens swap")
+    entry = editor.run()
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+    editor.page.wait_for_timeout(1500)
+    editor.fit()
+    editor.screenshot(f"swap-done-{'nodes2' if nodes2 else 'classic'}")
+    assert overlapping(editor.state()["nodes"]) == []
+    (layers,) = [n for n in workflow["nodes"] if n["type"] == "PreviewImage"]
+    assert len(entry["outputs"][str(layers["id"])]["images"]) == 6
+    assert editor.errors == []
+
+
 def test_the_templates_browser_shows_the_examples(open_editor):
     editor = open_editor(True)
     page = editor.page

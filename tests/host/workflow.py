@@ -39,6 +39,8 @@ def _is_widget(kind, options: dict) -> bool:
 
 
 def _default(kind, options: dict):
+    if kind == "IMAGECOMPARE":
+        return {"__value__": ["", ""]}  # nothing compared yet, as the editor sends lists
     choices = kind if isinstance(kind, list) else options.get("options")
     return options.get("default", choices[0] if choices else None)
 
