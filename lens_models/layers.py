@@ -23,7 +23,7 @@ from .matting import closed_form_matte
 from .shape import ApertureShape
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
-_TRACE_SIDE = 9
+_TRACE_SIDE = 17
 #: Trust in the depth's own verdict inside an edge band: on the nearer side, on the farther side.
 _TRUST_NEAR, _TRUST_FAR = 0.02, 0.002
 #: Mattes this close to 0 or 1 are taken as 0 or 1.

@@ -17,7 +17,7 @@ STOPS = (1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
 BORDER = 12  # px: more than the largest blur radius of these scenes (8.1), so nothing beyond the frame counts
 
 # sRGB full frame and linear inside, dB, about a third under what the lens scores:
-# slant 45.56 / 53.19, portrait 40.70 / 39.47, hair 39.28 / 37.33, behind 45.80 / 44.71
+# slant 45.56 / 53.19, portrait 40.70 / 39.47, hair 39.39 / 37.48, behind 45.80 / 44.71
 FLOORS = {"slant": (45.2, 52.8), "portrait": (40.4, 39.1), "hair": (38.9, 37.0), "behind": (45.4, 44.3)}
 
 
@@ -41,7 +41,7 @@ def test_from_picture_and_depth(name):
 
 @pytest.mark.parametrize(("name", "gain_db"), [("portrait", 3.3), ("hair", 6.5), ("behind", 7.0)])
 def test_far_better_than_a_gather(name, gain_db):
-    """Seen: 3.6, 6.9 and 7.4 dB better than TAF Lens on the same scene."""
+    """Seen: 3.6, 7.0 and 7.4 dB better than TAF Lens on the same scene."""
     seen = shot(name)
     scene = seen.sharp(), seen.depth_m(), seen.focus(), seen.camera()
     layered, gathered = (scores(seen, lens(*scene))[0] for lens in (dr_bokeh_lens, taf_lens))
@@ -62,10 +62,10 @@ def test_from_true_layers(name, over_db, rays_db):
 
 
 @pytest.mark.parametrize(
-    ("name", "floor_db"), [("slant", 43.2), ("portrait", 39.1), ("hair", 33.3), ("behind", 45.0)]
+    ("name", "floor_db"), [("slant", 43.2), ("portrait", 38.9), ("hair", 33.7), ("behind", 45.0)]
 )
 def test_from_soft_depth(name, floor_db):
-    """Depth edges as a network gives them. Seen: 43.59, 39.43, 33.63 and 45.42 dB."""
+    """Depth edges as a network gives them. Seen: 43.59, 39.26, 34.00 and 45.42 dB."""
     seen = shot(name)
     out = dr_bokeh_lens(seen.sharp(), seen.soft_depth_m(), seen.focus(), seen.camera())
     assert scores(seen, out)[0] >= floor_db
