@@ -229,3 +229,27 @@ def radius_px_per_inverse_m(focus: Focus, camera: Camera, width_px: int) -> Tens
 def capped_share(coc: Tensor, max_radius_px: float) -> float:
     """Share (0..1) of pixels whose blur radius is larger than `max_radius_px` and will be held there."""
     return (coc.abs() > 2.0 * max_radius_px).double().mean().item()
+
+
+def sharp_limits_m(focus: Focus, camera: Camera, width_px: int, sharp_px: float) -> tuple[Tensor, Tensor]:
+    """Nearest and farthest distance at which a blur diameter stays within `sharp_px`.
+
+    |coc| = c on both sides of the focal plane: 1/near = 1/f_d + c/g, 1/far = 1/f_d - c/g, g in px per 1/m.
+    Returns two `(B,)` float64 tensors in metres; the far limit is inf from the hyperfocal distance on.
+    """
+    p, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
+    p, reach = p.reshape(-1), sharp_px / gain.reshape(-1)
+    far = p - reach
+    return 1.0 / (p + reach), torch.where(far > 0, 1.0 / far.clamp_min(1e-12), torch.inf)
+
+
+def hyperfocal_m(camera: Camera, width_px: int, sharp_px: float, scale: Scalar = 1.0) -> Tensor:
+    """Nearest focus that keeps infinity within `sharp_px` of blur, metres, `(B,)` float64.
+
+    H = (f² / (N c) + f) / f_s with c the blur diameter on the sensor in mm.
+    """
+    f_number, focal, sensor, scale = (
+        torch.as_tensor(v, dtype=torch.float64).reshape(-1)
+        for v in (camera.f_number, camera.focal_mm, camera.sensor_mm, scale)
+    )
+    return (focal * focal / (f_number * (sharp_px * sensor / width_px)) + focal) / (MM_PER_M * scale)
