@@ -228,3 +228,14 @@ def test_progress_and_interrupt(engine):
 
     with pytest.raises(Interrupted):
         blur.gather(image, radii, engine=engine, on_progress=stop)
+
+
+def test_the_cpu_engine_leaves_torch_its_threads():
+    pytest.importorskip("numba")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        blur.gather(torch.rand(1, 3, 40, 40), torch.full((1, 40, 40), 3.0), engine="cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -151,6 +151,8 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], N
     reach = levels.reach_px
     out = np.empty((batch, channels, height, width + spare), np.float32)
     bands = range(0, height, _BAND_ROWS)
+    # numba's OpenMP hands its own number of threads on to torch: agree on torch's
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     for b in range(batch):
         edges = ((0, 0), (reach, reach), (reach, reach + spare))
         padded = np.pad(image[b].detach().numpy(), edges, mode="edge")
