@@ -1,4 +1,4 @@
-"""The focus overlay: what is sharp, what lies in front of it and what behind."""
+"""Overlays: what is sharp, what lies in front of it and what behind; and where the eye goes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ def focus_overlay(image: Tensor, coc: Tensor, sharp_px: float | None = None) -> 
     height, width = coc.shape[-2:]
     sharp = acceptable_coc_px(width, height) if sharp_px is None else sharp_px
     full = max(_FULL_TINT * math.hypot(width, height), 2.0 * sharp)
-    image = torch.nan_to_num(image.float(), nan=0.0).clamp(0.0, 1.0)
-    colour = image[..., :3] * image[..., 3:] if image.shape[-1] == 4 else image[..., :3]
-    colour = colour.expand(*colour.shape[:-1], 3)
-    luma = (colour * colour.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
+    colour, luma = _seen(image)
 
     blur = torch.nan_to_num(coc.abs(), nan=0.0)
     amount = ((blur - sharp) / (full - sharp)).clamp(0.0, 1.0)[..., None]
@@ -49,6 +46,28 @@ def focus_overlay(image: Tensor, coc: Tensor, sharp_px: float | None = None) -> 
     picture = torch.where(in_focus[..., None], colour, blurred)
     outline = _outline(in_focus, max(1, round(min(width, height) / 400)))
     return torch.where(outline[..., None], picture.new_tensor(_SHARP), picture)
+
+
+def saliency_overlay(image: Tensor, saliency: Tensor) -> Tensor:
+    """The picture in its own colours where the eye goes, grey and dim elsewhere, with a green line at half.
+
+    image: `(B, H, W, C)` sRGB 0..1, C = 1, 3 or 4. saliency: `(B, H, W)` 0..1. Batches broadcast.
+    Returns `(B, H, W, 3)` sRGB 0..1.
+    """
+    height, width = saliency.shape[-2:]
+    colour, luma = _seen(image)
+    share = torch.nan_to_num(saliency).clamp(0.0, 1.0)[..., None]
+    picture = share * colour + (1.0 - share) * (0.45 * luma)
+    outline = _outline(share[..., 0] >= 0.5, max(1, round(min(width, height) / 400)))
+    return torch.where(outline[..., None], picture.new_tensor(_SHARP), picture)
+
+
+def _seen(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour `(B, H, W, 3)` and luma `(B, H, W, 1)` of an IMAGE, transparency over black."""
+    image = torch.nan_to_num(image.float(), nan=0.0).clamp(0.0, 1.0)
+    colour = image[..., :3] * image[..., 3:] if image.shape[-1] == 4 else image[..., :3]
+    colour = colour.expand(*colour.shape[:-1], 3)
+    return colour, (colour * colour.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
 
 
 def _outline(zone: Tensor, thickness: int) -> Tensor:

@@ -34,6 +34,18 @@ def metres_label(distance_m: float) -> str:
     return f"{distance_m:.3g} m" if distance_m < 1000 else f"{distance_m:.0f} m"
 
 
+def distances_label(distances_m: Sequence[float]) -> str:
+    """One distance, or how many and from where to where.
+
+    >>> distances_label([2.0]), distances_label([3.0, 1.5])
+    ('2 m', '2 × focus, 1.5 m to 3 m')
+    """
+    if len(distances_m) == 1:
+        return metres_label(distances_m[0])
+    near, far = metres_label(min(distances_m)), metres_label(max(distances_m))
+    return f"{len(distances_m)} × focus, {near} to {far}"
+
+
 def share_label(share: float) -> str:
     """A share of a picture as people read it.
 
@@ -148,6 +160,23 @@ def contact_sheet(
         if labels[i]:
             _write(sheet[top + height : top + height + strip, x : x + cell], labels[i], size, 0)
     return sheet[None]
+
+
+def captioned(images: Tensor, texts: Sequence[str]) -> Tensor:
+    """Pictures with a line of text on a dark bar along their lower edge, at the same size.
+
+    images: `(B, H, W, C)` sRGB; texts: one per picture, an empty one leaves it alone.
+    Returns `(B, H, W, 3)` sRGB 0..1 on the CPU.
+    """
+    pictures = _opaque(images).clone()
+    height, width = pictures.shape[1:3]
+    size = max(_SMALLEST_TEXT_PX, round(0.035 * min(width, 1.5 * height)))
+    bar = min(height, round(1.9 * size))
+    for picture, text in zip(pictures, texts, strict=True):
+        if text:
+            picture[-bar:] *= 0.35
+            _write(picture[-bar:], text, size, max(2, size // 2))
+    return pictures
 
 
 def _opaque(images: Tensor) -> Tensor:

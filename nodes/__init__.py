@@ -2,9 +2,10 @@
 
 from .camera import ApertureSweepNode, CameraNode
 from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
-from .focus import FocusDistanceNode
+from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
 from .lens import DrBokehLensNode, TAFLensNode
-from .output import ContactSheetNode
+from .output import ContactSheetNode, FocusOverlayNode
+from .predict_focus import LoadFocusModelNode, PredictFocusNode
 from .shape import ApertureShapeNode
 
 NODES = (
@@ -14,8 +15,13 @@ NODES = (
     DepthFromImageNode,
     DepthFromGeometryNode,
     FocusDistanceNode,
+    LoadFocusModelNode,
+    PredictFocusNode,
+    FocusFromMaskNode,
+    RackFocusNode,
     ApertureShapeNode,
     TAFLensNode,
     DrBokehLensNode,
     ContactSheetNode,
+    FocusOverlayNode,
 )

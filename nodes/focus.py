@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..lens_models import Focus
-from .sockets import FOCUS
+from ..lens_models.focus.distance import MASK_WAYS, focus_from_mask
+from ..lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
+from ..lens_models.sheet import distances_label, metres_label
+from .say import say
+from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
+
+LETTERS = "ABCD"
 
 
 class FocusDistanceNode(io.ComfyNode):
@@ -46,3 +53,141 @@ class FocusDistanceNode(io.ComfyNode):
     @classmethod
     def execute(cls, distance_m, scale) -> io.NodeOutput:
         return io.NodeOutput(Focus(distance_m, scale))
+
+
+class FocusFromMaskNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusFocusFromMask",
+            display_name="Focus from Mask",
+            category="fine defocus/focus",
+            description="Focuses on what a mask covers: a subject from SAM3 or BiRefNet, or painted by hand.",
+            search_aliases=["focus", "mask", "subject", "segment", "autofocus"],
+            inputs=[
+                io.MultiType.Input(
+                    "depth",
+                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
+                    tooltip="Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
+                ),
+                io.Mask.Input("mask", tooltip="White on what shall be sharp, of any size."),
+                io.Combo.Input(
+                    "how",
+                    options=list(MASK_WAYS),
+                    default=MASK_WAYS[0],
+                    tooltip="Median of the covered distances, the nearest of them, or a percentile.",
+                ),
+                io.Float.Input(
+                    "percentile",
+                    default=25.0,
+                    min=0.0,
+                    max=100.0,
+                    step=1.0,
+                    round=0.01,
+                    tooltip="For percentile: 0 is the nearest covered distance, 100 the farthest.",
+                ),
+                io.Float.Input(
+                    "smooth_frames",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.5,
+                    round=0.01,
+                    advanced=True,
+                    tooltip="For the frames of a video: calms the focus over about so many frames.",
+                ),
+            ],
+            outputs=[
+                FOCUS.Output("focus", display_name="focus", tooltip="The focus, for a lens."),
+                io.Float.Output(
+                    "distance_m", display_name="distance_m", tooltip="Of the first picture, metres."
+                ),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, depth, mask, how, percentile, smooth_frames) -> io.NodeOutput:
+        found = as_depth(depth)
+        seen = focus_from_mask(found.depth.metres.cpu(), mask.cpu(), how, percentile=percentile)
+        distance = smoothed_m(seen.metres, smooth_frames)
+        focus = Focus(distance) if len(distance) > 1 else Focus(distance.item())
+        said = say(cls, distances_label(distance.tolist()), [*found.warnings, *seen.warnings])
+        return io.NodeOutput(focus, distance[0].item(), ui=said)
+
+
+class RackFocusNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusRackFocus",
+            display_name="Rack Focus",
+            category="fine defocus/focus",
+            description="Moves the focus over the frames of a clip, between keyframes in metres or from "
+            "other focus nodes.",
+            search_aliases=["focus pull", "keyframes", "animation", "video", "pull focus"],
+            inputs=[
+                io.Int.Input(
+                    "frames",
+                    default=48,
+                    min=1,
+                    max=100000,
+                    tooltip="Frames of the clip: as many focus settings.",
+                ),
+                io.String.Input(
+                    "keyframes",
+                    default="0: 1.5\n-1: 4",
+                    multiline=True,
+                    tooltip='One per line, "frame: metres". Frames count from 0, -1 is the last. Metres may '
+                    "be inf, or the letter of a connected focus: 0: A. Left empty, what is connected is "
+                    "spread over the clip.",
+                ),
+                io.Combo.Input(
+                    "easing",
+                    options=list(EASINGS),
+                    default=EASINGS[1],
+                    tooltip="How the focus moves between keyframes. Always in 1/distance, so that the blur "
+                    "changes evenly.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.01,
+                    round=0.0001,
+                    advanced=True,
+                    tooltip="Factor on the focus distance in the lens equation (f_s of the paper); 1 is "
+                    "physical.",
+                ),
+                *(
+                    io.MultiType.Input(
+                        f"focus_{letter.lower()}",
+                        types=[FOCUS, io.Float],
+                        optional=True,
+                        tooltip=f"{letter} in the keyframes: FOCUS of any focus node, or metres.",
+                    )
+                    for letter in LETTERS
+                ),
+            ],
+            outputs=[
+                FOCUS.Output("focus", display_name="focus", tooltip="One focus per frame, for a lens."),
+                io.Int.Output("frames", display_name="frames", tooltip="How many."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, frames, keyframes, easing, scale, **connected) -> io.NodeOutput:
+        named = {
+            letter: torch.as_tensor(as_focus(value).distance_m).reshape(-1)[0].item()
+            for letter in LETTERS
+            if (value := connected.get(f"focus_{letter.lower()}")) is not None
+        }
+        keys = read_keyframes(keyframes, frames, named)
+        distance = rack_focus_m(keys, frames, easing)
+        places = "   ".join(
+            f"{f}: {metres_label(d)}" for f, d in zip(keys.frames, keys.distances_m, strict=True)
+        )
+        focus = Focus(distance, scale) if frames > 1 else Focus(distance.item(), scale)
+        return io.NodeOutput(focus, frames, ui=say(cls, f"{frames} frames   {places}", keys.warnings))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
 
-from ..lens_models.sheet import captions, contact_sheet
-from .sockets import CAMERA, FOCUS, as_camera, as_focus
+from ..lens_models import coc_px
+from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
+from ..lens_models.exposure import item
+from ..lens_models.overlay import acceptable_coc_px, focus_overlay
+from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label
+from .say import say
+from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
 
 
 class ContactSheetNode(io.ComfyNode):
@@ -83,3 +89,93 @@ class ContactSheetNode(io.ComfyNode):
             images, texts, title=title, columns=columns, picture_width=picture_width, text_px=text_size
         )
         return io.NodeOutput(sheet.to(comfy.model_management.intermediate_device()))
+
+
+class FocusOverlayNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusFocusOverlay",
+            display_name="Focus Overlay",
+            category="fine defocus/output",
+            description="Shows what will be sharp before anything is rendered, with the limits in metres "
+            "and the hyperfocal distance.",
+            search_aliases=["depth of field", "dof", "focus peaking", "hyperfocal", "focus zone", "in focus"],
+            inputs=[
+                io.Image.Input("image", tooltip="The sharp picture."),
+                io.MultiType.Input(
+                    "depth",
+                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
+                    tooltip="Its depth, or the geometry of MoGe or Depth Anything 3.",
+                ),
+                io.MultiType.Input(
+                    "focus", types=[FOCUS, io.Float], tooltip="Where the lens is focused: FOCUS, or metres."
+                ),
+                CAMERA.Input("camera", tooltip="The camera, or a sweep: one overlay each."),
+                io.Float.Input(
+                    "sharp_px",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.1,
+                    round=0.01,
+                    advanced=True,
+                    tooltip="Largest blur diameter that counts as sharp, in pixels. 0 takes the usual 1/1500 "
+                    "of the diagonal, at least 1 px.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "overlay",
+                    display_name="overlay",
+                    tooltip="What is sharp in its own colours with a green outline, warm in front, cool "
+                    "behind.",
+                ),
+                io.Float.Output("near_m", display_name="near_m", tooltip="Nearest sharp distance, metres."),
+                io.Float.Output("far_m", display_name="far_m", tooltip="Farthest sharp distance; inf = all."),
+                io.Float.Output(
+                    "hyperfocal_m",
+                    display_name="hyperfocal_m",
+                    tooltip="Focus there or beyond keeps infinity sharp.",
+                ),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, image, depth, focus, camera, sharp_px) -> io.NodeOutput:
+        if image.ndim != 4 or 0 in image.shape:
+            raise ValueError(
+                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
+            )
+        height, width = image.shape[1:3]
+        focus, camera = as_focus(focus), as_camera(camera).framed(width, height)
+        found = as_depth(depth, camera)
+        metres = found.depth.resized(height, width).metres
+        count = broadcast_batch(
+            pictures=image.shape[0], depths=metres.shape[0], focus_settings=focus.batch, cameras=camera.batch
+        )
+        sharp = sharp_px or acceptable_coc_px(width, height)
+        near, far = (v.expand(count).tolist() for v in sharp_limits_m(focus, camera, width, sharp))
+        hyperfocal = hyperfocal_m(camera, width, sharp, focus.scale).expand(count).tolist()
+        distance = torch.as_tensor(focus.distance_m, dtype=torch.float64).reshape(-1).expand(count).tolist()
+        texts = [
+            f"focus {metres_label(d)}   sharp {metres_label(n)} to {metres_label(f)}   "
+            f"hyperfocal {metres_label(h)}"
+            for d, n, f, h in zip(distance, near, far, hyperfocal, strict=True)
+        ]
+        shown = torch.cat(
+            [
+                focus_overlay(
+                    item(image, i),
+                    coc_px(item(metres, i), focus.part(i, i + 1), camera.part(i, i + 1), width),
+                    sharp,
+                )
+                for i in range(count)
+            ]
+        )
+        where = comfy.model_management.intermediate_device()
+        overlay = captioned(shown, texts).to(where, comfy.model_management.intermediate_dtype())
+        return io.NodeOutput(
+            overlay, near[0], far[0], hyperfocal[0], ui=say(cls, "\n".join(texts[:8]), found.warnings)
+        )

@@ -5,16 +5,19 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..lens_models import Camera, Focus
 from ..lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
+from ..lens_models.focus import FocusPredictor
 from ..lens_models.shape import ApertureShape
 
 DEPTH = io.Custom("DEPTH")
 CAMERA = io.Custom("CAMERA")
 FOCUS = io.Custom("FOCUS")
 APERTURE_SHAPE = io.Custom("APERTURE_SHAPE")
+FOCUS_MODEL = io.Custom("FOCUS_MODEL")
 
 #: ComfyUI's own geometry estimators.
 MOGE_GEOMETRY = io.Custom("MOGE_GEOMETRY")
@@ -66,6 +69,13 @@ def as_shape(value: Any) -> ApertureShape | None:
     raise ValueError(
         f"The shape input got {_kind(value)}, not an aperture shape of Fine Defocus: connect Aperture Shape."
     )
+
+
+def as_focus_model(value: Any) -> ModelPatcher:
+    """What arrived on a FOCUS_MODEL socket. Raises ValueError for anything else."""
+    if isinstance(value, ModelPatcher) and isinstance(value.model, FocusPredictor):
+        return value
+    raise ValueError(f"The focus_model input got {_kind(value)}: connect Load Focus Model.")
 
 
 def fx_per_width(camera: Camera | None, geometry: Any) -> float | None:

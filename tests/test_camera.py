@@ -11,9 +11,11 @@ from lens_models import Camera, Focus, coc_px
 from lens_models.camera import (
     broadcast_batch,
     capped_share,
+    hyperfocal_m,
     macro_limit_m,
     macro_limited,
     radius_px_per_inverse_m,
+    sharp_limits_m,
 )
 
 
@@ -198,3 +200,31 @@ def test_capped_share():
     coc = torch.tensor([[[-30.0, 10.0, 25.0, 0.0]]])
     assert capped_share(coc, 12.5) == 0.25
     assert capped_share(coc, 4.0) == 0.75
+
+
+# ---- what counts as sharp
+
+
+@given(st.floats(0.5, 20), st.floats(1.0, 22), st.floats(0.2, 5))
+def test_at_the_limits_the_blur_is_just_acceptable(distance, f_number, sharp_px):
+    focus, camera = Focus(distance), Camera(f_number, 50.0)
+    near, far = (v.item() for v in sharp_limits_m(focus, camera, 1024, sharp_px))
+    assert near < distance < far
+    depth = torch.tensor([[[near, far]]], dtype=torch.float64)
+    coc = coc_px(depth, focus, camera, 1024)[0, 0]
+    assert coc[0].item() == pytest.approx(-sharp_px, rel=1e-9)
+    if math.isinf(far):
+        assert coc[1].item() <= sharp_px
+    else:
+        assert coc[1].item() == pytest.approx(sharp_px, rel=1e-6)  # near the pole of 1/far
+
+
+def test_hyperfocal_distance_by_the_book():
+    # 50 mm, f/8, c = 0.03 mm: 50² / (8 · 0.03) + 50 mm = 10.467 m
+    sharp_px = 0.03 * 1024 / 36
+    hyperfocal = hyperfocal_m(Camera(8.0, 50.0), 1024, sharp_px).item()
+    assert hyperfocal == pytest.approx(10.4667, rel=1e-4)
+    near, far = sharp_limits_m(Focus(hyperfocal * 1.0001), Camera(8.0, 50.0), 1024, sharp_px)
+    assert far.item() == math.inf
+    assert near.item() == pytest.approx(hyperfocal / 2, rel=0.01)
+    assert hyperfocal_m(Camera(8.0, 50.0), 1024, sharp_px, scale=2.0).item() == pytest.approx(hyperfocal / 2)

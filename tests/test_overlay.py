@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_models.overlay import acceptable_coc_px, focus_overlay
+from lens_models.overlay import acceptable_coc_px, focus_overlay, saliency_overlay
 
 
 def test_near_is_warm_far_is_cool_and_the_zone_keeps_its_colours():
@@ -50,3 +50,16 @@ def test_any_size_any_channels_no_nan(size, channels):
 def test_acceptable_blur():
     assert acceptable_coc_px(512, 512) == 1.0
     assert acceptable_coc_px(3600, 2400) == pytest.approx(2.884, abs=1e-3)
+
+
+def test_what_stands_out_keeps_its_colour():
+    image = torch.rand(1, 40, 60, 3, generator=torch.Generator().manual_seed(0))
+    saliency = torch.zeros(1, 40, 60)
+    saliency[:, 10:30, 20:40] = 1.0
+    out = saliency_overlay(image, saliency)
+    assert torch.equal(out[:, 12:28, 22:38], image[:, 12:28, 22:38])
+    outside = out[:, :8]
+    assert torch.equal(outside[..., 0], outside[..., 2])  # grey
+    assert outside.mean() < 0.6 * image[:, :8].mean()
+    grey = saliency_overlay(image[..., :1], torch.ones(2, 40, 60))
+    assert torch.equal(grey[1], image[0, ..., :1].expand(-1, -1, 3))

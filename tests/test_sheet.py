@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lens_models import Camera, Focus
-from lens_models.sheet import captions, contact_sheet, grid, metres_label
+from lens_models.sheet import captioned, captions, contact_sheet, grid, metres_label
 
 SWEEP = Camera(torch.tensor([1.8, 2.8, 22.0]), 50.0)
 
@@ -114,3 +114,14 @@ def test_grey_nan_and_bright_pictures():
 def test_label_count_is_checked():
     with pytest.raises(ValueError, match="1 labels for 2 pictures"):
         contact_sheet(torch.rand(2, 4, 4, 3), ["a"])
+
+
+def test_a_caption_stands_on_the_lower_edge():
+    images = torch.full((2, 100, 300, 3), 0.8)
+    out = captioned(images, ["focus 2.4 m", ""])
+    assert out.shape == images.shape
+    assert torch.equal(out[1], images[1])
+    assert torch.equal(out[0, :80], images[0, :80])
+    assert out[0, 90:].min() < 0.35
+    assert out[0, 85:].max() > 0.85  # ink
+    assert torch.equal(images, torch.full_like(images, 0.8))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "IMAGECOMPARE")
+#: A choice that brings inputs of its own; understood for choices that bring none.
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 ONLY_IN_THE_EDITOR = ("Note", "MarkdownNote")
 NORMAL, NEVER = 0, 2
 
@@ -35,7 +37,15 @@ def _specs(info: dict) -> dict[str, tuple]:
 
 
 def _is_widget(kind, options: dict) -> bool:
-    return not options.get("forceInput") and (isinstance(kind, list) or kind in WIDGET_TYPES)
+    return not options.get("forceInput") and (
+        isinstance(kind, list) or kind in (*WIDGET_TYPES, DYNAMIC_COMBO)
+    )
+
+
+def _brought(options: dict, chosen: str) -> dict:
+    """The inputs that come with a choice of a dynamic combo."""
+    (option,) = [o for o in options["options"] if o["key"] == chosen]
+    return {name: spec for kind in option["inputs"].values() for name, spec in kind.items()}
 
 
 def _default(kind, options: dict):
@@ -49,12 +59,16 @@ def _widgets(info: dict, values: list) -> dict:
     """The widget values of a saved node by name. They are saved by position, the editor's own among them."""
     named, position = {}, 0
     for name, (kind, options) in _specs(info).items():
-        if str(kind).startswith("COMFY_"):
+        if str(kind).startswith("COMFY_") and kind != DYNAMIC_COMBO:
             raise ValueError(f"{info['name']}.{name}: inputs of type {kind} are not understood here")
         if not _is_widget(kind, options):
             continue
         named[name] = values[position] if position < len(values) else _default(kind, options)
         position += 1
+        if kind == DYNAMIC_COMBO and _brought(options, named[name]):
+            raise ValueError(
+                f"{info['name']}.{name} = {named[name]}: the inputs it brings are not understood"
+            )
         if options.get("control_after_generate", name in ("seed", "noise_seed")):
             position += 1
     return named
