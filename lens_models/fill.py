@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BINOMIAL = (0.25, 0.5, 0.25)
+#: A binomial of three, then pairs averaged: what halves the pyramid, per axis.
+_HALVING = (0.125, 0.375, 0.375, 0.125)
 
 
 class Background(Protocol):
@@ -25,16 +26,15 @@ def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     Returns `(B, C, H, W)`; zero where nothing is known at all. Differentiable in the values.
     """
     channels = values.shape[1]
-    kernel = values.new_tensor(_BINOMIAL)
-    kernel = (kernel[:, None] * kernel[None]).expand(channels + 1, 1, 3, 3)
+    kernel = values.new_tensor(_HALVING).expand(channels + 1, 1, 4)
     pyramid = [torch.cat([values * weight, weight], dim=1)]
     while min(pyramid[-1].shape[-2:]) > 2:
         fine = pyramid[-1]
         height, width = fine.shape[-2:]
-        # odd sides repeat their last line, so that halving loses nothing
-        smooth = F.conv2d(F.pad(fine, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels + 1)
-        smooth = F.pad(smooth, (0, width % 2, 0, height % 2), mode="replicate")
-        coarse = F.avg_pool2d(smooth, 2)
+        # odd sides repeat their last line once more, so that halving loses nothing
+        coarse = F.pad(fine, (1, 1 + width % 2, 1, 1 + height % 2), mode="replicate")
+        coarse = F.conv2d(coarse, kernel[:, :, None], stride=(1, 2), groups=channels + 1)
+        coarse = F.conv2d(coarse, kernel[..., None], stride=(2, 1), groups=channels + 1)
         known = coarse[:, channels:]
         trusted = (4.0 * known).clamp_max(1.0)  # one known pixel of four is enough
         pyramid.append(torch.cat([coarse[:, :channels] * (trusted / known.clamp_min(1e-12)), trusted], dim=1))
