@@ -2,6 +2,9 @@
 
 from .camera import ApertureSweepNode, CameraNode
 from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
+from .depth_model import LoadDepthModelNode
+from .depth_preview import DepthPreviewNode
+from .estimate import EstimateDepthNode
 from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
 from .lens import DrBokehLensNode, TAFLensNode
 from .output import ContactSheetNode, FocusOverlayNode
@@ -11,9 +14,12 @@ from .shape import ApertureShapeNode
 NODES = (
     CameraNode,
     ApertureSweepNode,
+    LoadDepthModelNode,
+    EstimateDepthNode,
     LoadDepthNode,
     DepthFromImageNode,
     DepthFromGeometryNode,
+    DepthPreviewNode,
     FocusDistanceNode,
     LoadFocusModelNode,
     PredictFocusNode,

@@ -16,7 +16,7 @@ from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_p
 OTHER_UNIT = "other (metres_per_unit)"
 
 
-def _summary(depth: DepthMap) -> str:
+def depth_summary(depth: DepthMap) -> str:
     near, far = (metres_label(d) for d in depth.range_m())
     height, width = depth.size
     text = f"{width} × {height} px, {near} to {far}"
@@ -102,7 +102,7 @@ class LoadDepthNode(io.ComfyNode):
         depth = convert.from_units(
             stored.values, unit, metres_per_unit=metres_per_unit if unit == OTHER_UNIT else None, source=file
         )
-        summary = _summary(depth) + (f"; channel {stored.channel}" if stored.channel else "")
+        summary = depth_summary(depth) + (f"; channel {stored.channel}" if stored.channel else "")
         return io.NodeOutput(depth, depth.valid.float(), ui=say(cls, summary, stored.warnings))
 
 
@@ -169,7 +169,7 @@ class DepthFromImageNode(io.ComfyNode):
     @classmethod
     def execute(cls, image, convention, near_m, far_m, spacing) -> io.NodeOutput:
         found = convert.from_picture(image, convention, near_m, far_m, spacing)
-        return io.NodeOutput(found.depth, ui=say(cls, _summary(found.depth), found.warnings))
+        return io.NodeOutput(found.depth, ui=say(cls, depth_summary(found.depth), found.warnings))
 
 
 class DepthFromGeometryNode(io.ComfyNode):
@@ -234,4 +234,4 @@ class DepthFromGeometryNode(io.ComfyNode):
             fx_per_width=None if camera is None else fx_per_width(as_camera(camera), geometry),
             da3_resolution=da3_resolution,
         )
-        return io.NodeOutput(found.depth, ui=say(cls, _summary(found.depth), found.warnings))
+        return io.NodeOutput(found.depth, ui=say(cls, depth_summary(found.depth), found.warnings))

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..lens_models import Camera, Focus
 from ..lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
+from ..lens_models.depth.estimator import is_network
 from ..lens_models.focus import FocusPredictor
 from ..lens_models.shape import ApertureShape
 
@@ -17,6 +18,7 @@ DEPTH = io.Custom("DEPTH")
 CAMERA = io.Custom("CAMERA")
 FOCUS = io.Custom("FOCUS")
 APERTURE_SHAPE = io.Custom("APERTURE_SHAPE")
+DEPTH_MODEL = io.Custom("DEPTH_MODEL")
 FOCUS_MODEL = io.Custom("FOCUS_MODEL")
 
 #: ComfyUI's own geometry estimators.
@@ -69,6 +71,13 @@ def as_shape(value: Any) -> ApertureShape | None:
     raise ValueError(
         f"The shape input got {_kind(value)}, not an aperture shape of Fine Defocus: connect Aperture Shape."
     )
+
+
+def as_depth_model(value: Any) -> ModelPatcher:
+    """What arrived on a DEPTH_MODEL socket. Raises ValueError for anything else."""
+    if isinstance(value, ModelPatcher) and is_network(value.model):
+        return value
+    raise ValueError(f"The depth_model input got {_kind(value)}: connect Load Depth Model.")
 
 
 def as_focus_model(value: Any) -> ModelPatcher:

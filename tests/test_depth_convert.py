@@ -235,13 +235,17 @@ def test_da3_says_what_it_assumed():
 
 
 def test_da3_relative_models():
-    views = da3(confidence=torch.ones(1, 378, 504), intrinsics=torch.eye(3)[None, None] * 400)
+    # the network saw the picture at half the size of the depth map: cx = 126 there
+    seen = torch.tensor([[[[200.0, 0, 126], [0, 200, 94], [0, 0, 1]]]])
+    views = da3(confidence=torch.ones(1, 378, 504), intrinsics=seen)
     found = from_geometry(views)
     assert "relative" in found.warnings[0]
     assert found.depth.metres.max() == 2.0
     assert found.depth.fx_px.item() == 400
     forced = from_geometry(views, "DA3: depth × focal px / 300")
     assert forced.depth.metres.max().item() == pytest.approx(2.0 * 400 / 300)
+    unposed = da3(confidence=torch.ones(1, 378, 504), intrinsics=torch.eye(3)[None, None])
+    assert from_geometry(unposed).depth.fx_px is None
 
 
 def test_bad_geometry():

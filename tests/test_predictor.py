@@ -320,7 +320,7 @@ def test_checkpoints_that_are_wrong(tmp_path):
     refused("tensors are missing such as decoder.decoder2", less)
 
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="cut short or damaged"):
+    with pytest.raises(ValueError, match="incomplete or damaged"):
         load_predictor(path)
 
 

@@ -314,7 +314,7 @@ def _from_da3(
 ) -> Converted:
     warnings: list[str] = []
     intrinsics, sky = geometry.get("intrinsics"), geometry.get("sky")
-    fx_px = None if intrinsics is None else intrinsics.reshape(-1, 3, 3)[:, 0, 0].float()
+    fx_px = None if intrinsics is None else _da3_fx_px(intrinsics, depth.shape[-1])
     metric = intrinsics is None and geometry.get("confidence") is None
     if units == GEOMETRY_UNITS[2] or (units == "automatic" and metric):
         depth = depth * _da3_factor(depth, fx_px, fx_per_width, da3_resolution, warnings)
@@ -332,6 +332,17 @@ def _from_da3(
             sky.to(depth.device) >= _SKY_PROBABILITY, torch.full_like(depth, torch.inf), depth
         )
     return Converted(_finished(depth, "Depth Anything 3 geometry", fx_px=fx_px), tuple(warnings))
+
+
+def _da3_fx_px(intrinsics: Tensor, width: int) -> Tensor | None:
+    """Focal length in pixels of the depth map, `(B,)`.
+
+    The intrinsics are in pixels of what the network saw, whose width is twice cx. An identity matrix stands
+    where no pose was found.
+    """
+    matrices = intrinsics.reshape(-1, 3, 3).float()
+    focal, centre = matrices[:, 0, 0], matrices[:, 0, 2]
+    return focal * (width / (2.0 * centre)) if bool((centre > 0).all()) else None
 
 
 def _da3_factor(

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..weights import fill, read_weights, without_prefix
 from . import preprocess
 from .dinov2 import OUTPUTS, PATCH_PX, VisionTransformer, precise, recomputed
 from .dpt import FuseMaps, TokensToMaps
 from .preprocess import CANONICAL_FAR, CANONICAL_NEAR, Estimate
 from .refine import ContextEncoder, Hidden, UpdateBlock, conv3, unit_normal
-from .weights import fill, read_weights, without_prefix
 
 #: Distances that the first guess mixes, evenly spaced in log depth over the network's range.
 _BINS = 256
@@ -247,12 +247,7 @@ def load_metric3d(
     heads, iterations: see `recognised`; only unpublished sizes need them.
     Raises FileNotFoundError, and ValueError for a damaged file and for weights of another network.
     """
-    if isinstance(path_or_state_dict, Mapping):
-        weights, source = dict(path_or_state_dict), "This checkpoint"
-        if isinstance(weights.get("model_state_dict"), Mapping):
-            weights = dict(weights["model_state_dict"])
-    else:
-        weights, source = read_weights(path_or_state_dict), Path(path_or_state_dict).name
+    weights, _, source = read_weights(path_or_state_dict)
     try:
         weights = without_prefix(weights, _LANDMARK)
         config = recognised(weights, heads=heads, iterations=iterations)

@@ -199,7 +199,7 @@ def estimate(
     on_progress: called with (pictures done, pictures) after every run.
     Raises ValueError for a picture, focal length, canvas or sky distance that cannot be used.
     """
-    picture = _opaque(radiance_srgb)
+    picture = opaque(radiance_srgb)
     count, _, height, width = picture.shape
     focal = _focal_lengths(fx_px, width, picture.device)
     results = broadcast_batch(pictures=count, focal_lengths=focal.numel())
@@ -215,7 +215,7 @@ def estimate(
         names = ("depth", "confidence", "normal") if maps else ("depth",)
         restored = box.restore(torch.cat([answer[name] for name in names], dim=1))
         if guided:
-            sharp = _guided(restored[:, :1], part.to(restored), box.scale)
+            sharp = guided_upsampled(restored[:, :1], part.to(restored), box.scale)
             restored = torch.cat([sharp, restored[:, 1:]], dim=1)
         found.append(restored)
         if on_progress is not None:
@@ -230,7 +230,7 @@ def estimate(
     return Estimate(depth_m, restored[:, 1], normal, restored[:, 5])
 
 
-def _opaque(srgb: Tensor) -> Tensor:
+def opaque(srgb: Tensor) -> Tensor:
     """The picture as `(B, 3, H, W)`, 0..1, in float32 at least."""
     if srgb.ndim != 4 or srgb.shape[1] not in (1, 3, 4) or srgb.shape[0] == 0:
         raise ValueError(
@@ -266,7 +266,7 @@ def _focal_lengths(fx_px: float | Tensor, width: int, device: torch.device) -> T
     return focal.reshape(-1)
 
 
-def _guided(depth: Tensor, picture: Tensor, scale: float) -> Tensor:
+def guided_upsampled(depth: Tensor, picture: Tensor, scale: float) -> Tensor:
     """Depth with its edges moved onto the picture's, inside the range it had.
 
     depth: `(B, 1, H, W)`; picture: `(B, 3, H, W)`; scale: canvas px per picture px.

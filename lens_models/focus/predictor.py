@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
-from .checkpoint import Weights, read_weights
+from ..weights import Weights, read_weights
 from .distance import measured, nothing_salient, weighted_mean_m
 from .vst import VisualSaliencyTransformer, VSTConfig, vst_from
 
@@ -213,7 +213,7 @@ def load_predictor(path: str | Path, *, heads: int | None = None) -> FocusPredic
     path: a file of `save_predictor`, or the weights of an RGB-D Visual Saliency Transformer alone
         (`RGBD_VST.pth`): then the scale head is fresh, f_s is 1, and `.notes` says so.
     heads: attention heads, where the file does not tell; see `load_vst`.
-    Raises ValueError, in a sentence, for a file that is damaged or belongs to another model.
+    Raises FileNotFoundError, and ValueError, in a sentence, for a file that is damaged or of another model.
     """
     weights = read_weights(path)
     if "scale_head.weight" in weights.tensors:

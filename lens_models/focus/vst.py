@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import read_weights
+from ..weights import read_weights
 from .decoder import Decoder, Performer, TokenTransformer
 from .mutual import MutualTransformer
 from .t2t import Backbone
@@ -183,7 +183,7 @@ def load_vst(
     path_or_state_dict: .safetensors or a torch file (`RGBD_VST.pth`), bare or wrapped in `state_dict`, with
         or without the prefix `module.`; or such a state dict.
     heads: attention heads at 1/16; None takes width / 64 (see `config_of`).
-    Raises ValueError, in a sentence, for a file that is damaged or belongs to another model.
+    Raises FileNotFoundError, and ValueError, in a sentence, for a file that is damaged or of another model.
     """
     weights = read_weights(path_or_state_dict)
     return vst_from(weights.tensors, weights.name, heads=heads)

@@ -105,7 +105,7 @@ def test_a_model_of_ours_and_one_of_somebody_else(studio, comfy, tmp_path):
 
     broken = Graph()
     broken("PreviewAny", source=broken("FineDefocusLoadFocusModel", file="half.safetensors"))
-    with pytest.raises(HostError, match="cut short or damaged"):
+    with pytest.raises(HostError, match="incomplete or damaged"):
         comfy.prompt(broken)
 
 

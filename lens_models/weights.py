@@ -5,49 +5,43 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-#: Where training scripts put the weights inside a checkpoint.
-_INSIDE = ("model_state_dict", "state_dict")
+#: Keys under which training programs wrap the weights.
+_WRAPPERS = ("model_state_dict", "state_dict", "model")
+_DDP_PREFIX = "module."
 _NAMES_SHOWN = 3
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a `torch.save`d checkpoint, on the CPU.
+class Weights(NamedTuple):
+    """tensors by name, without a DDP prefix; metadata of a safetensors file; what to call it."""
 
-    Nothing but tensors is ever unpickled.
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    name: str
+
+
+def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
+    """Weights of a .safetensors file, of a `torch.save`d checkpoint, or of a state dict as it is; on the CPU.
+
+    Checkpoints are read with `weights_only=True`: nothing but tensors is ever unpickled.
     Raises FileNotFoundError when there is no such file, ValueError for a file that is cut short, damaged
-    or not a checkpoint.
+    or holds no weights.
     """
-    path = Path(path)
+    if isinstance(source, Mapping):
+        return Weights(_tensors(source, "This checkpoint"), {}, "This checkpoint")
+    path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as reason:
-            raise _damaged(path) from reason
-    try:
-        return _tensors_in(torch.load(path, map_location="cpu", weights_only=True), path.name)
-    except pickle.UnpicklingError as reason:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"PK"
-        if packed:
-            raise ValueError(
-                f"{path.name} holds more than weights (program objects), so it was not opened. Use the "
-                "published file or a .safetensors copy."
-            ) from reason
-        raise _damaged(path) from reason
-    except (RuntimeError, EOFError, OSError) as reason:
-        raise _damaged(path) from reason
+    content, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    return Weights(_tensors(content, path.name), metadata, path.name)
 
 
-def _damaged(path: Path) -> ValueError:
+def damaged(path: Path) -> ValueError:
+    """The error for a file that cannot be read: half of it, or a web page under its name."""
     size = path.stat().st_size
     shown = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
     return ValueError(
@@ -56,15 +50,46 @@ def _damaged(path: Path) -> ValueError:
     )
 
 
-def _tensors_in(content: object, name: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as reason:
+        raise damaged(path) from reason
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as reason:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        if packed:
+            raise ValueError(
+                f"{path.name} holds more than weights (program objects), so it was not opened. Use the "
+                "published file or a .safetensors copy."
+            ) from reason
+        raise damaged(path) from reason
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as reason:
+        raise damaged(path) from reason
+
+
+def _tensors(content: object, name: str) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        for key in _INSIDE:
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
+        for wrapper in _WRAPPERS:
+            if isinstance(content.get(wrapper), Mapping):
+                content = content[wrapper]
                 break
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping):
         raise ValueError(f"{name} is not a list of named weights: it is not a network's checkpoint.")
-    return dict(content)
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{name} holds no tensors.")
+    if all(key.startswith(_DDP_PREFIX) for key in tensors):
+        tensors = {key.removeprefix(_DDP_PREFIX): value for key, value in tensors.items()}
+    return tensors
 
 
 def without_prefix(weights: Mapping[str, Tensor], landmark: str) -> dict[str, Tensor]:

@@ -1,0 +1,281 @@
+"""Which depth networks there are: files and folders on this machine, and published ones to download."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import logging
+import os
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("fine_defocus")
+
+#: Files that may hold weights.
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+#: Marks an entry that is not on this machine yet.
+TO_DOWNLOAD = " (download)"
+_PART = ".part"
+_TRIES, _PAUSE_S, _PATIENCE_S, _BLOCK = 4, 1.0, 30.0, 1 << 20
+#: A published file may be uploaded again with other book-keeping, but it keeps its weights.
+_SIZE_TOLERANCE = 0.02
+
+
+class DownloadError(RuntimeError):
+    """A file could not be fetched; the message says how to get it by hand."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint that can be fetched from its published home on Hugging Face.
+
+    file: its name. title: for people. repository: owner/name. size: bytes. licence: of code and weights.
+    """
+
+    file: str
+    title: str
+    repository: str
+    size: int
+    licence: str
+
+    @property
+    def entry(self) -> str:
+        """The name in a list of choices."""
+        return self.file + TO_DOWNLOAD
+
+    @property
+    def url(self) -> str:
+        """Where the file is; a mirror of Hugging Face can be named in HF_ENDPOINT."""
+        home = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+        return f"{home}/{self.repository}/resolve/main/{self.file}"
+
+    def by_hand(self, folder: Path) -> str:
+        """What to do without a network."""
+        return f"Download {self.file} ({megabytes(self.size)}) from {self.url} and put it into {folder}."
+
+
+_LICENCE = "code BSD-2-Clause; the repository of the weights states no licence"
+_HOME = "JUGGHM/Metric3D"
+PUBLISHED = tuple(
+    Published(f"metric_depth_vit_{name}_800k.pth", f"Metric3Dv2 ViT-{letter}", _HOME, size, _LICENCE)
+    for name, letter, size in (
+        ("small", "S", 150_000_000),
+        ("large", "L", 1_647_972_663),
+        ("giant2", "g2", 5_511_000_000),
+    )
+)  # fmt: skip
+
+
+def megabytes(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> megabytes(150_000_000), megabytes(5_511_000_000), megabytes(1200)
+    ('150 MB', '5.51 GB', '1,200 bytes')
+    """
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.3g} MB" if count >= 1e5 else f"{count:,.0f} bytes"
+
+
+def local_models(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Networks on this machine by the name to show: files of weights, and transformers folders.
+
+    places: (prefix of the names, folder), the first of two equal names counts. A transformers folder is one
+    with a config.json, and what lies inside it is part of it.
+    """
+    found: dict[str, Path] = {}
+    for prefix, place in places:
+        for folder, inside, files in os.walk(place, followlinks=True):
+            at = Path(folder)
+            if at != place and "config.json" in files:
+                inside.clear()
+                found.setdefault(prefix + at.relative_to(place).as_posix(), at)
+                continue
+            inside[:] = [name for name in inside if not name.startswith(".")]
+            for name in files:
+                if name.lower().endswith(SUFFIXES):
+                    found.setdefault(prefix + (at / name).relative_to(place).as_posix(), at / name)
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def choices(local: Mapping[str, Path]) -> list[str]:
+    """What there is to choose from: what is on this machine, then what can be downloaded."""
+    return [*local, *(p.entry for p in PUBLISHED if p.file not in local)]
+
+
+def find(choice: str, local: Mapping[str, Path]) -> Path | Published:
+    """What an entry means; one that was downloaded since is found where it is now.
+
+    Raises ValueError for an entry that is neither here nor published.
+    """
+    name = choice.removesuffix(TO_DOWNLOAD)
+    if name in local:
+        return local[name]
+    published = next((p for p in PUBLISHED if p.file == name), None)
+    if published is None:
+        raise ValueError(
+            f"{name} is not among the depth models on this machine: put it into models/geometry_estimation "
+            "and press R, or choose another."
+        )
+    if choice == name:
+        raise ValueError(
+            f'{name} is not on this machine: choose "{published.entry}", or put the file from '
+            f"{published.url} into models/geometry_estimation and press R."
+        )
+    return published
+
+
+def download(
+    published: Published,
+    folder: str | Path,
+    *,
+    check: Callable[[Path], object],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Fetch a checkpoint into a folder; returns the file.
+
+    What arrived is kept as FILE.part and continued by the next call. The file gets its name only when it is
+    whole and `check(path)` did not raise.
+    on_progress: called with (bytes here, bytes in all); what it raises ends the download and keeps the part.
+    Raises DownloadError, with what to do, when there is no network, no room or another file than published.
+    """
+    folder = Path(folder)
+    target, part = folder / published.file, folder / (published.file + _PART)
+    by_hand = published.by_hand(folder)
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise DownloadError(f"HF_HUB_OFFLINE is set, so nothing is downloaded. {by_hand}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.info("Downloading %s to %s (%s)", published.url, target, published.licence)
+        _fetch(published, part, on_progress or (lambda here, total: None), by_hand)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        what = "The disk is full" if full else f"{part} cannot be written ({error})"
+        raise DownloadError(f"{what}. {by_hand}") from error
+    try:
+        check(part)
+    except ValueError as error:
+        part.unlink()
+        raise DownloadError(
+            f"What {published.url} gave is not the published file, so it was removed: {error}"
+        ) from error
+    os.replace(part, target)
+    log.info("Downloaded %s", target)
+    return target
+
+
+def _fetch(published: Published, part: Path, on_progress: Callable[[int, int], None], by_hand: str) -> None:
+    """Continue `part` until it is whole. OSErrors are the disk's; the network's become DownloadError."""
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_certificates()))
+    reason, tries = "", _TRIES
+    while tries:
+        tries -= 1
+        have = part.stat().st_size if part.exists() else 0
+        request = urllib.request.Request(published.url, headers={"Accept-Encoding": "identity"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+        try:
+            answer = opener.open(request, timeout=_PATIENCE_S)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 416 and have:  # nothing after what is here: whole, or of another file
+                    if _total(error, 0) == have and _is_size(have, published):
+                        return
+                    part.unlink()
+            reason = f"it answered {error.code} {error.reason}"
+            if error.code < 500 and error.code not in (416, 429):
+                break
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+        else:
+            with answer:
+                continued = answer.status == 206 and _starts_at(answer) == have
+                total = _total(answer, have if continued else 0)
+                if not _is_size(total, published):
+                    raise DownloadError(
+                        f"{published.url} offers {megabytes(total)}, but the published file has "
+                        f"{megabytes(published.size)}: it is another file. {by_hand}"
+                    )
+                here = have if continued else 0
+                _check_room(part, total - here, by_hand)
+                reason = _receive(answer, part, here, total, on_progress)
+            here_now = part.stat().st_size
+            if here_now == total:
+                return
+            if here_now > total:
+                part.unlink()
+            elif here_now > here:
+                tries = max(tries, 1)  # it goes on, if slowly
+            reason = reason or "the connection ended"
+        if tries:
+            time.sleep(_PAUSE_S)
+    have = part.stat().st_size if part.exists() else 0
+    kept = f" {megabytes(have)} are here already, and the next run goes on from there." if have else ""
+    raise DownloadError(f"{published.url} could not be read: {reason}.{kept} {by_hand}")
+
+
+def _receive(
+    answer: http.client.HTTPResponse,
+    part: Path,
+    here: int,
+    total: int,
+    on_progress: Callable[[int, int], None],
+) -> str:
+    """Append the body to `part`; returns why it ended early, or an empty text."""
+    with part.open("r+b" if here else "wb") as file:
+        file.seek(here)
+        file.truncate()
+        while True:
+            on_progress(here, total)
+            try:
+                block = answer.read(_BLOCK)
+            except (OSError, http.client.HTTPException) as error:
+                return str(error) or type(error).__name__
+            if not block:
+                return ""
+            file.write(block)
+            here += len(block)
+
+
+def _starts_at(answer: http.client.HTTPResponse) -> int:
+    """First byte of a partial answer; -1 where it does not say."""
+    span = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    return int(span) if span.isdigit() else -1
+
+
+def _total(answer: http.client.HTTPResponse | urllib.error.HTTPError, before: int) -> int:
+    """Bytes of the whole file; 0 where the server does not say."""
+    whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    if whole.isdigit():
+        return int(whole)
+    length = answer.headers.get("Content-Length", "")
+    return before + int(length) if length.isdigit() else 0
+
+
+def _is_size(count: int, published: Published) -> bool:
+    return abs(count - published.size) <= _SIZE_TOLERANCE * published.size
+
+
+def _check_room(part: Path, needed: int, by_hand: str) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if free < needed:
+        raise DownloadError(
+            f"{part.parent} has room for {megabytes(free)}, and {megabytes(needed)} are to come. {by_hand}"
+        )
+
+
+def _certificates() -> ssl.SSLContext:
+    """What the system trusts, and certifi's list, because some Pythons find no list of the system."""
+    context = ssl.create_default_context()
+    try:
+        import certifi
+    except ImportError:
+        return context
+    context.load_verify_locations(certifi.where())
+    return context

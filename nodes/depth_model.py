@@ -1,0 +1,132 @@
+"""Which network measures depth: from this machine, or downloaded when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.model_management as mm
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..lens_models.depth import catalog, estimator
+from .say import say
+from .sockets import DEPTH_MODEL
+
+FOLDER = "geometry_estimation"
+#: Folders of other packs in which depth networks may lie already.
+OTHER_FOLDERS = ("depth", "depthanything", "depth_anything", "depth_estimation", "transformers")
+AUTOMATIC = "automatic"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
+PROGRESS_STEPS = 1000
+
+
+def _local() -> dict[str, Path]:
+    places = [("", Path(path)) for path in folder_paths.get_folder_paths(FOLDER)]
+    for name in OTHER_FOLDERS:
+        paths, _ = folder_paths.folder_names_and_paths.get(
+            name, ([os.path.join(folder_paths.models_dir, name)], None)
+        )
+        places += [(f"{name}/", Path(path)) for path in paths]
+    return catalog.local_models(places)
+
+
+def _fetched(published: catalog.Published) -> Path:
+    progress = comfy.utils.ProgressBar(PROGRESS_STEPS)
+
+    def advance(here: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        progress.update_absolute(PROGRESS_STEPS * here // total)
+
+    folder = folder_paths.get_folder_paths(FOLDER)[0]
+    return catalog.download(published, folder, check=estimator.load_network, on_progress=advance)
+
+
+def _set_precision(network: torch.nn.Module, choice: str, device: torch.device) -> str:
+    """Bring the weights to the precision that was chosen, or that ComfyUI would choose; returns its name."""
+    if choice != AUTOMATIC:
+        network.to(PRECISIONS[choice])
+        return choice
+    count = sum(parameter.numel() for parameter in network.parameters())
+    allowed = estimator.good_precisions(network)
+    dtype = mm.unet_dtype(device=device, model_params=count, supported_dtypes=list(allowed))
+    dtype = dtype if dtype in allowed else torch.float32
+    network.float()
+    estimator.half_precision_part(network).to(dtype)
+    return NAMES[dtype]
+
+
+class LoadDepthModelNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusLoadDepthModel",
+            display_name="Load Depth Model",
+            category="fine defocus/depth",
+            description="Loads a network that measures depth in metres: Metric3Dv2, Depth Anything V2 "
+            "metric, Depth Pro or ZoeDepth.",
+            search_aliases=[
+                "metric3d",
+                "depth anything",
+                "depth pro",
+                "zoedepth",
+                "monocular depth",
+                "metric depth",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=catalog.choices(_local()),
+                    tooltip="Metric3Dv2 file or transformers folder in models/geometry_estimation. Entries "
+                    "with (download) are fetched there when the node runs: ViT-S 150 MB, L 1.65 GB, g2 "
+                    f"5.5 GB, from huggingface.co/JUGGHM/Metric3D; {catalog.PUBLISHED[0].licence}.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=[AUTOMATIC, *PRECISIONS],
+                    default=AUTOMATIC,
+                    advanced=True,
+                    tooltip="Precision of the weights. Automatic is what ComfyUI finds best for the device, "
+                    "and fp32 on the CPU; parts that decide the distances stay fp32.",
+                ),
+            ],
+            outputs=[
+                DEPTH_MODEL.Output("depth_model", display_name="depth_model", tooltip="For Estimate Depth.")
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        try:
+            catalog.find(file, _local())
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_) -> str:
+        try:
+            found = catalog.find(file, _local())
+            at = found.stat() if isinstance(found, Path) else None
+        except (OSError, ValueError):
+            at = None
+        return f"{at.st_mtime_ns}:{at.st_size}" if at else "missing"
+
+    @classmethod
+    def execute(cls, file, precision) -> io.NodeOutput:
+        found = catalog.find(file, _local())
+        licence = ""
+        if isinstance(found, catalog.Published):
+            licence = f"; downloaded from {found.repository}: {found.licence}"
+            found = _fetched(found)
+        network = estimator.load_network(found).requires_grad_(False)
+        device = mm.get_torch_device()
+        used = _set_precision(network, precision, device)
+        patcher = ModelPatcher(network, load_device=device, offload_device=mm.unet_offload_device())
+        summary = f"{estimator.title(network)}, {used} on {device}{licence}"
+        return io.NodeOutput(patcher, ui=say(cls, summary))

@@ -1,0 +1,73 @@
+"""Depth to look at."""
+
+from __future__ import annotations
+
+import comfy.model_management as mm
+from comfy_api.latest import io, ui
+
+from ..lens_models.depth.preview import depth_preview
+from .depth import depth_summary
+from .say import say
+from .sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth
+
+
+class DepthPreviewNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusDepthPreview",
+            display_name="Depth Preview",
+            category="fine defocus/depth",
+            description="Shows depth in colours, warm near and cool far, with a legend in metres.",
+            search_aliases=[
+                "depth map",
+                "colour map",
+                "color map",
+                "view depth",
+                "histogram",
+                "turbo",
+                "legend",
+            ],
+            inputs=[
+                io.MultiType.Input(
+                    "depth",
+                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
+                    tooltip="DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
+                ),
+                io.Float.Input(
+                    "near_m",
+                    default=0.0,
+                    min=0.0,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="Distance of the warm end in metres; 0 takes the nearest of the batch.",
+                ),
+                io.Float.Input(
+                    "far_m",
+                    default=0.0,
+                    min=0.0,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="Distance of the cool end in metres; 0 takes the farthest of the batch.",
+                ),
+                io.Boolean.Input(
+                    "legend",
+                    default=True,
+                    tooltip="Adds the distribution of the distances and their metres under the picture.",
+                ),
+            ],
+            outputs=[io.Image.Output("preview", display_name="preview", tooltip="Depth in colours.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, depth, near_m, far_m, legend) -> io.NodeOutput:
+        found = as_depth(depth)
+        picture = depth_preview(found.depth, near_m=near_m, far_m=far_m, legend=legend)
+        images = ui.PreviewImage(picture, cls=cls).as_dict()["images"]
+        return io.NodeOutput(
+            picture.to(mm.intermediate_device(), mm.intermediate_dtype()),
+            ui={"images": images, **say(cls, depth_summary(found.depth), found.warnings)},
+        )

@@ -1,0 +1,275 @@
+"""Depth in metres out of a picture, by a network."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import comfy.model_management as mm
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lens_models.camera import broadcast_batch
+from ..lens_models.depth import DepthMap, estimator
+from ..lens_models.depth.normals import normal_picture
+from ..lens_models.depth.preprocess import AUTO, CANVASES
+from ..lens_models.exif import read_exif
+from .depth import depth_summary
+from .say import say
+from .sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
+
+#: Pictures that a network sees in one go at most, and the share of free memory that they may fill.
+MOST_AT_ONCE, SHARE_OF_MEMORY = 16, 0.7
+#: Core nodes whose output 0 is a photo file as it is.
+PHOTO_LOADERS = ("LoadImage", "LoadImageOutput")
+
+
+@dataclass(frozen=True)
+class Focal:
+    """fx_px: `(1,)` or `(B,)` focal length in px, None = the network finds it; said: where it came from."""
+
+    fx_px: Tensor | None
+    said: str
+
+
+def _px(fx_px: Tensor) -> str:
+    low, high = fx_px.min().item(), fx_px.max().item()
+    return f"{low:.0f} px" if high - low < 0.5 else f"{low:.0f} to {high:.0f} px"
+
+
+def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal:
+    """The focal length of the pictures: the camera's, the photo's, the network's own or the usual guess."""
+    unused = "" if estimator.uses_focal_length(network) else "; this network does not use it"
+    if camera is not None:
+        fx = as_camera(camera).framed(width, height).fx_px(width)
+        fx = fx[:1] if (fx == fx[0]).all() else fx
+        return Focal(fx, f"Focal length {_px(fx)}, from the camera input{unused}.")
+    exif = read_exif(photo) if photo else None
+    found = exif.fx_px(width, height) if exif else None
+    if found:
+        fx = torch.tensor([found], dtype=torch.float64)
+        equivalent = f"{exif.focal_35mm:g} mm equivalent" if exif.focal_35mm else f"{exif.focal_mm:g} mm"
+        taken = ", ".join(filter(None, (exif.camera_name, equivalent)))
+        return Focal(fx, f"Focal length {_px(fx)}, from the photo's EXIF ({taken}){unused}.")
+    if estimator.tells_focal_length(network):
+        return Focal(None, "")
+    if not estimator.uses_focal_length(network):
+        return Focal(None, "Focal length unknown; this network does not use it.")
+    fx = torch.tensor([estimator.default_fx_px(width)], dtype=torch.float64)
+    view = estimator.view_degrees(fx.item(), width)
+    why = "The photo has no focal length in its EXIF" if photo else "Nobody told the focal length"
+    return Focal(
+        fx,
+        f"{why}: {_px(fx)} assumed, a 35 mm lens on full frame ({view:.0f}° across). Distances scale with "
+        "it; connect Camera if you know the lens.",
+    )
+
+
+def _photo_file(prompt: dict | None, node_id: str | None) -> str | None:
+    """The file of the photo, if the image input comes straight from Load Image; anything between may crop."""
+    link = (prompt or {}).get(str(node_id), {}).get("inputs", {}).get("image")
+    if not isinstance(link, list) or len(link) != 2 or link[1] != 0:
+        return None
+    source = prompt.get(str(link[0]), {})
+    name = source.get("inputs", {}).get("image")
+    if source.get("class_type") not in PHOTO_LOADERS or not isinstance(name, str):
+        return None
+    try:
+        return folder_paths.get_annotated_filepath(name)
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def _interruptible(network: torch.nn.Module) -> Iterator[None]:
+    """Lets the artist stop inside a run of the network, which may take minutes on a CPU."""
+
+    def check(*_) -> None:
+        mm.throw_exception_if_processing_interrupted()
+
+    hooks = [module.register_forward_pre_hook(check) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Film:
+    """Room for the results of all pictures on the host's device."""
+
+    def __init__(self, count: int, height: int, width: int) -> None:
+        where, kind = mm.intermediate_device(), mm.intermediate_dtype()
+        self.depth_m = torch.empty(count, height, width, device=where)
+        self.confidence = torch.empty(count, height, width, device=where, dtype=kind)
+        self.normal = torch.empty(count, height, width, 3, device=where, dtype=kind)
+        self.fx_px: Tensor | None = None
+
+    def expose(self, start: int, stop: int, found: estimator.Measured) -> None:
+        if found.depth_m.isnan().any():
+            raise ValueError(
+                "The network's answer is not a number: its weights overflow in this precision. Set precision "
+                "to fp32 in Load Depth Model."
+            )
+        self.depth_m[start:stop] = found.depth_m
+        self.confidence[start:stop] = found.confidence
+        self.normal[start:stop] = normal_picture(found.normal)
+        if found.fx_px is not None:
+            if self.fx_px is None:
+                self.fx_px = torch.empty(self.depth_m.shape[0], dtype=torch.float64)
+            self.fx_px[start:stop] = found.fx_px.cpu()
+
+
+def _measure_all(
+    patcher: ModelPatcher, image: Tensor, fx_px: Tensor | None, options: dict, warnings: list[str]
+) -> _Film:
+    """Every picture through the network, as many at once as there is memory for."""
+    network, device = patcher.model, patcher.load_device
+    pictures, height, width = image.shape[:3]
+    count = broadcast_batch(pictures=pictures, focal_lengths=1 if fx_px is None else fx_px.numel())
+    film, progress = _Film(count, height, width), comfy.utils.ProgressBar(pictures)
+    needed = estimator.working_bytes(network, height, width, options["canvas"], guided=options["guided"])
+    # what is not a layer of ComfyUI's own cannot be loaded in parts
+    mm.load_models_gpu([patcher], memory_required=needed, force_full_load=True)
+    network.to(device)
+    at_once = 1
+    if device.type != "cpu":
+        room = int(SHARE_OF_MEMORY * mm.get_free_memory(device) / needed)
+        at_once = max(1, min(pictures, room, MOST_AT_ONCE))
+    start = 0
+    with torch.no_grad(), _interruptible(network):
+        while start < pictures:
+            stop = min(start + at_once, pictures)
+            focal = fx_px if fx_px is None or fx_px.numel() == 1 or pictures == 1 else fx_px[start:stop]
+            srgb = image[start:stop].movedim(-1, 1)
+            try:
+                found = estimator.measure(network, srgb.to(device), focal, **options)
+                film.expose(*((0, count) if pictures == 1 else (start, stop)), found)
+            except Exception as error:
+                if device.type == "cpu" or not mm.is_oom(error):
+                    raise
+                mm.soft_empty_cache()
+                if at_once > 1:
+                    at_once //= 2
+                    continue
+                warnings.append("The GPU ran out of memory, so depth was estimated on the CPU.")
+                device = torch.device("cpu")
+                mm.free_memory(1e30, patcher.load_device)
+                network.to(device)
+                continue
+            start = stop
+            progress.update_absolute(stop)
+    return film
+
+
+class EstimateDepthNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusEstimateDepth",
+            display_name="Estimate Depth",
+            category="fine defocus/depth",
+            description="Measures the distance of everything in a picture, in metres, with a network.",
+            search_aliases=[
+                "depth map",
+                "metric depth",
+                "metric3d",
+                "normal map",
+                "monocular depth",
+                "distance",
+            ],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="Sharp picture, or the frames of a clip. Transparency is left out."
+                ),
+                DEPTH_MODEL.Input("depth_model", tooltip="From Load Depth Model."),
+                io.Combo.Input(
+                    "canvas",
+                    options=[AUTO, *CANVASES],
+                    default=AUTO,
+                    tooltip="Size at which Metric3Dv2 sees the picture, height × width in pixels. Automatic "
+                    "takes 616 × 1064, or the cheaper square where it shows as much; 784 × 784 gives square "
+                    "pictures more detail. Other networks have their own size.",
+                ),
+                io.Float.Input(
+                    "sky_m",
+                    default=200.0,
+                    min=0.0,
+                    max=300.0,
+                    step=5.0,
+                    round=0.01,
+                    tooltip="Distances from here on, in metres, become sky, which is infinitely far. 0 keeps "
+                    "every distance.",
+                ),
+                io.Boolean.Input(
+                    "steady_scale",
+                    default=False,
+                    tooltip="For a clip from a camera that stands: brings every frame to the clip's median "
+                    "scale, so that the depth does not pump.",
+                ),
+                io.Boolean.Input(
+                    "guided",
+                    default=False,
+                    advanced=True,
+                    tooltip="Moves the edges of the depth onto those of the picture (guided filter; needs "
+                    "kornia). Off gives the network's own numbers.",
+                ),
+                CAMERA.Input(
+                    "camera",
+                    optional=True,
+                    tooltip="The camera that took the picture: its focal length sets the scale of the "
+                    "distances. Without it the photo's EXIF is read, if image comes straight from Load "
+                    "Image; else 35 mm on full frame is assumed.",
+                ),
+            ],
+            outputs=[
+                DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres."),
+                io.Mask.Output(
+                    "confidence",
+                    display_name="confidence",
+                    tooltip="How sure the network is, 0..1; 1 everywhere from networks that do not tell.",
+                ),
+                io.Image.Output(
+                    "normal",
+                    display_name="normal",
+                    tooltip="Normal map: red right, green up, blue towards the camera; 0.5 is zero.",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, image, depth_model, canvas, sky_m, steady_scale, guided, camera=None) -> io.NodeOutput:
+        patcher = as_depth_model(depth_model)
+        if image.ndim != 4 or 0 in image.shape:
+            raise ValueError(
+                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
+            )
+        height, width = image.shape[1:3]
+        photo = _photo_file(cls.hidden.prompt, cls.hidden.unique_id)
+        focal, warnings = _focal(patcher.model, camera, photo, width, height), []
+        options = {"canvas": canvas, "sky_m": sky_m or None, "guided": guided}
+        film = _measure_all(patcher, image, focal.fx_px, options, warnings)
+        fx_px, said = focal.fx_px, focal.said
+        if film.fx_px is not None:
+            fx_px, said = film.fx_px, f"Focal length {_px(film.fx_px)}, found by the network."
+        metres = film.depth_m
+        if steady_scale and len(metres) > 1:
+            factors = estimator.steady_factors(metres)
+            metres = metres * factors.view(-1, 1, 1)
+            said += f" Steady scale: frames × {factors.min():.3f} to {factors.max():.3f}."
+        depth = DepthMap(
+            metres,
+            torch.ones_like(metres, dtype=torch.bool),
+            None if fx_px is None else fx_px.float().expand(len(metres)),
+            f"{estimator.title(patcher.model)}. {said}",
+        )
+        frames = f"{len(metres)} × " if len(metres) > 1 else ""
+        summary = f"{frames}{depth_summary(depth)}. {said}"
+        return io.NodeOutput(depth, film.confidence, film.normal, ui=say(cls, summary, warnings))
