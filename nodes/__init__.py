@@ -6,6 +6,7 @@ from .depth_model import LoadDepthModelNode
 from .depth_preview import DepthPreviewNode
 from .estimate import EstimateDepthNode
 from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
+from .focus_point import FocusPointNode
 from .lens import DrBokehLensNode, TAFLensNode
 from .output import ContactSheetNode, FocusOverlayNode
 from .predict_focus import LoadFocusModelNode, PredictFocusNode
@@ -25,6 +26,7 @@ NODES = (
     PredictFocusNode,
     FocusFromMaskNode,
     RackFocusNode,
+    FocusPointNode,
     ApertureShapeNode,
     TAFLensNode,
     DrBokehLensNode,

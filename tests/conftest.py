@@ -32,6 +32,10 @@ class KeepOut:
 
 
 def pytest_configure(config):
+    import torch
+
+    # pytest and ComfyUI share the cores; threads that wait for each other by spinning would starve both
+    torch.set_num_threads(1)
     config.pluginmanager.register(KeepOut())
 
 

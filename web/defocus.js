@@ -1,5 +1,7 @@
 // The pack's only entry on the page: what its nodes show there.
 import { app } from '../../scripts/app.js'
+import { CAMERA_NODE } from './js/focus/graph.js'
+import { addPicker, watchCamera } from './js/focus/picker.js'
 import { showMessage } from './js/message.js'
 
 const ours = (node) => node.comfyClass?.startsWith('FineDefocus')
@@ -9,6 +11,11 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (!ours(node)) return
+    if (node.comfyClass === CAMERA_NODE) watchCamera(node)
+    if (node.comfyClass === 'FineDefocusFocusPoint') {
+      addPicker(node) // which says by itself what the node has to say
+      return
+    }
     const onExecuted = node.onExecuted
     node.onExecuted = function (output) {
       onExecuted?.apply(this, arguments)

@@ -1,0 +1,330 @@
+// The Focus Point on the page: picture, marker, loupe, buttons. It shows a state and reports what people do.
+import { containedBox, isOnPicture, nudged, placeOf, pointUnder } from './box.js'
+import { inverseAt } from './depth.js'
+import { el, svg } from './elements.js'
+import { THIRD_STOPS } from './optics.js'
+import { addStyle } from './style.js'
+import { both, fStop } from './words.js'
+
+const LOUPE_PX = 92
+const LOUPE_ZOOM = 5
+const GRAB_PX = 14
+const HELP = 'Click: focus · Shift-click: range · arrows: nudge · hold C: compare'
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+
+/** The middle and right buttons are the editor's. */
+export const otherButton = (event) => event.button === 1 || event.button === 2 || (event.buttons & 6) !== 0
+
+/**
+ * @typedef {object} State
+ * @property {?object} scene picture, depth and bitmap; null before a run
+ * @property {{x: number, y: number}} point
+ * @property {?{x: number, y: number}} second
+ * @property {string} sample
+ * @property {{width: number, height: number}} size of the picture itself, which the scene may show smaller
+ * @property {?string} locked why the point cannot be moved here
+ * @property {{focus: string, detail: string}} words
+ * @property {string} hint
+ * @property {boolean} warning the hint is one
+ * @property {string[]} notes warnings of the last run
+ * @property {string} invite said where there is no picture
+ * @property {number} stop index of the third stop; `f_number` what it truly is
+ * @property {number} f_number
+ * @property {string} whose whose aperture it is
+ * @property {boolean} apertureLocked
+ * @property {boolean} zone
+ * @property {boolean} blur
+ * @property {boolean} live whether there is a live preview
+ */
+
+/**
+ * @typedef {object} Actions
+ * @property {(which: 'point' | 'second', point: ?{x: number, y: number}, done: boolean) => void} move
+ * @property {(stop: number, done: boolean) => void} aperture
+ * @property {(name: 'zone' | 'blur') => void} toggle
+ * @property {(held: boolean) => void} compare
+ * @property {() => void} subject
+ * @property {() => void} reset
+ * @property {() => void} enlarge
+ */
+
+export class FocusView {
+  /** @param {Actions} actions */
+  constructor(actions, enlargeLabel = 'Full size') {
+    addStyle()
+    this.actions = actions
+    this.state = null
+    this.box = this.dragged = null
+    this.armed = false
+    this.build(enlargeLabel)
+    this.listen()
+    this.observer = new ResizeObserver(() => this.place())
+    this.observer.observe(this.stage)
+  }
+
+  /** The element stays where it is: whoever put it there takes it away, or puts another in its place. */
+  destroy() {
+    this.observer.disconnect()
+  }
+
+  build(enlargeLabel) {
+    this.picture = el('canvas', { class: 'picture', width: 1, height: 1 })
+    const mark = (kind) =>
+      svg('g', { class: kind, visibility: 'hidden' }, [
+        svg('circle', { class: 'dark', r: 11 }),
+        svg('circle', { class: 'light', r: 11 }),
+        svg('circle', { class: 'dot', r: 3.5 }),
+      ])
+    this.line = svg('line', { visibility: 'hidden' })
+    this.marks = { second: mark('second'), point: mark('point') }
+    this.lens = el('canvas', { width: 2 * LOUPE_PX, height: 2 * LOUPE_PX })
+    this.lensLabel = el('output')
+    this.loupe = el('div', { class: 'loupe', hidden: true, 'aria-hidden': true }, [this.lens, this.lensLabel])
+    this.invite = el('div', { class: 'invite' })
+    this.stage = el('div', { class: 'stage', tabindex: 0, role: 'application', 'aria-label': 'Focus picker' }, [
+      this.picture,
+      svg('svg', { class: 'marks', 'aria-hidden': true }, [this.line, this.marks.second, this.marks.point]),
+      this.loupe,
+      this.invite,
+    ])
+    this.distance = el('b')
+    this.detail = el('span')
+    this.stopLabel = el('b')
+    this.whose = el('span')
+    this.slider = el('input', { type: 'range', min: 0, max: THIRD_STOPS.length - 1, 'aria-label': 'Aperture' })
+    const button = (text, title, toggles) =>
+      el('button', { type: 'button', title, ...(toggles && { 'aria-pressed': false }) }, [text])
+    this.buttons = {
+      blur: button('Blur', 'Live preview of the blur (B)', true),
+      zone: button('Zone', 'Tint what is in front of the focus warm and what is behind it cool (Z)', true),
+      compare: button('Compare', 'Hold to see the sharp picture (C)'),
+      range: button('Range', 'The next click sets a second point: all between the two is kept sharp (X clears)', true),
+      reset: button('Reset', 'Back to the middle of the picture (R)'),
+      enlarge: button(enlargeLabel, 'The picture as large as the window (F)'),
+    }
+    this.hint = el('div', { class: 'hint', role: 'status' })
+    this.notes = el('div', { class: 'notes', role: 'status' })
+    this.root = el('div', { class: 'fine-defocus-focus empty', role: 'group', 'aria-label': 'Focus Point' }, [
+      this.stage,
+      el('div', { class: 'said', 'aria-live': 'polite' }, [this.distance, this.detail]),
+      el('div', { class: 'row aperture' }, [this.stopLabel, this.slider, this.whose]),
+      el('div', { class: 'row' }, Object.values(this.buttons)),
+      this.hint,
+      this.notes,
+    ])
+  }
+
+  listen() {
+    const { stage, slider, buttons, actions } = this
+    stage.addEventListener('pointerdown', (e) => this.press(e))
+    stage.addEventListener('pointermove', (e) => this.move(e))
+    stage.addEventListener('pointerup', (e) => this.release(e))
+    stage.addEventListener('pointercancel', (e) => this.release(e))
+    stage.addEventListener('pointerleave', () => (this.loupe.hidden = true))
+    stage.addEventListener('dblclick', () => this.state?.scene && !this.state.locked && actions.subject())
+    stage.addEventListener('keydown', (e) => this.key(e))
+    stage.addEventListener('keyup', (e) => e.key.toLowerCase() === 'c' && this.compare(false))
+    stage.addEventListener('blur', () => this.compare(false))
+    slider.addEventListener('input', () => actions.aperture(slider.valueAsNumber, false))
+    slider.addEventListener('change', () => actions.aperture(slider.valueAsNumber, true))
+    // arrows are the slider's and Delete would take the node away
+    slider.addEventListener('keydown', (e) => e.ctrlKey || e.metaKey || e.stopPropagation())
+    buttons.blur.addEventListener('click', () => actions.toggle('blur'))
+    buttons.zone.addEventListener('click', () => actions.toggle('zone'))
+    buttons.reset.addEventListener('click', () => actions.reset())
+    buttons.enlarge.addEventListener('click', () => actions.enlarge())
+    buttons.range.addEventListener('click', () => this.armRange())
+    for (const [name, held] of [['pointerdown', true], ['pointerup', false], ['pointerleave', false]]) {
+      buttons.compare.addEventListener(name, () => this.compare(held))
+    }
+    buttons.compare.addEventListener('keydown', (e) => [' ', 'Enter'].includes(e.key) && this.compare(true))
+    buttons.compare.addEventListener('keyup', () => this.compare(false))
+    // the editor would drag the node, or start a selection, under the pointer
+    for (const name of ['pointerdown', 'pointermove', 'pointerup']) {
+      this.root.addEventListener(name, (e) => otherButton(e) || e.stopPropagation())
+    }
+  }
+
+  compare(held) {
+    if (held === !!this.comparing) return
+    this.comparing = held
+    this.actions.compare(held)
+  }
+
+  armRange() {
+    if (this.state.second) this.actions.move('second', null, true)
+    else this.armed = !this.armed
+    this.show(this.state)
+  }
+
+  // ------------------------------------------------------------------------------------------ pointer
+
+  under(event) {
+    return pointUnder(event, this.picture.getBoundingClientRect())
+  }
+
+  grabsSecond(event) {
+    const { second } = this.state
+    if (!second) return false
+    const rect = this.picture.getBoundingClientRect()
+    const there = placeOf(second, rect)
+    const reach = (GRAB_PX * rect.width) / this.box.width
+    return Math.hypot(event.clientX - there.left, event.clientY - there.top) < reach
+  }
+
+  press(event) {
+    if (event.button !== 0 || !this.box || this.state.locked) return
+    this.stage.focus({ preventScroll: true })
+    this.stage.setPointerCapture(event.pointerId)
+    this.dragged = event.shiftKey || this.armed || this.grabsSecond(event) ? 'second' : 'point'
+    this.armed = false
+    this.drag(event)
+    this.look(event)
+  }
+
+  drag(event) {
+    this.draggedTo = this.under(event)
+    this.actions.move(this.dragged, this.draggedTo, false)
+  }
+
+  move(event) {
+    if (!this.box) return
+    if (this.dragged) this.drag(event)
+    this.look(event)
+  }
+
+  release(event) {
+    if (this.dragged) this.actions.move(this.dragged, this.draggedTo, true)
+    this.dragged = null
+    if (event.pointerType === 'touch') this.loupe.hidden = true
+  }
+
+  /** The loupe at the pointer: the sharp picture, five times as large, and how far that is. */
+  look(event) {
+    const { scene, sample } = this.state
+    if (!isOnPicture(event, this.picture.getBoundingClientRect()) && !this.dragged) {
+      this.loupe.hidden = true
+      return
+    }
+    const point = this.under(event)
+    const inverse = inverseAt(scene, point, sample !== 'point')
+    this.lensLabel.textContent = both(inverse > 0 ? 1 / inverse : Infinity)
+    const size = this.lens.width / LOUPE_ZOOM / 2
+    const context = this.lens.getContext('2d')
+    context.imageSmoothingEnabled = false
+    context.clearRect(0, 0, this.lens.width, this.lens.height)
+    const [x, y] = [point.x * scene.width - size / 2, point.y * scene.height - size / 2]
+    context.drawImage(scene.picture, x, y, size, size, 0, 0, this.lens.width, this.lens.height)
+    const middle = this.lens.width / 2
+    for (const [colour, width] of [['#000a', 5], ['#fff', 2]]) {
+      context.strokeStyle = colour
+      context.lineWidth = width
+      context.beginPath()
+      context.moveTo(middle - 16, middle)
+      context.lineTo(middle + 16, middle)
+      context.moveTo(middle, middle - 16)
+      context.lineTo(middle, middle + 16)
+      context.stroke()
+    }
+    this.loupe.hidden = false
+    const element = { width: this.stage.clientWidth, height: this.stage.clientHeight }
+    const place = placeOf(point, this.box)
+    const beside = place.left + 24 + LOUPE_PX < element.width ? place.left + 24 : place.left - 24 - LOUPE_PX
+    const tall = LOUPE_PX + 24
+    this.loupe.style.left = `${Math.max(2, beside)}px`
+    this.loupe.style.top = `${Math.min(Math.max(2, place.top - tall - 8), Math.max(2, element.height - tall))}px`
+  }
+
+  // ------------------------------------------------------------------------------------------ keyboard
+
+  key(event) {
+    const { state, actions } = this
+    if (event.ctrlKey || event.metaKey || event.altKey || !state?.scene) return
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
+    const does = {
+      c: () => this.compare(true),
+      z: () => actions.toggle('zone'),
+      b: () => actions.toggle('blur'),
+      r: () => actions.reset(),
+      f: () => actions.enlarge(),
+      x: () => !state.locked && actions.move('second', null, true),
+      '[': () => actions.aperture(state.stop - 1, true),
+      ']': () => actions.aperture(state.stop + 1, true),
+    }[key]
+    if (does) does()
+    else if (ARROWS[key] && !state.locked) {
+      const [dx, dy] = ARROWS[key].map((step) => step * (event.shiftKey ? 10 : 1))
+      actions.move('point', nudged(state.point, dx, dy, state.size), true)
+    } else if (!['Delete', 'Backspace', ' '].includes(key)) return
+    event.preventDefault()
+    event.stopPropagation()
+  }
+
+  // ------------------------------------------------------------------------------------------ showing
+
+  /** @param {State} state */
+  show(state) {
+    this.state = state
+    const { root, buttons, slider } = this
+    root.classList.toggle('empty', !state.scene)
+    root.classList.toggle('locked', !!state.locked)
+    this.invite.hidden = !!state.scene
+    this.invite.style.display = state.scene ? 'none' : ''
+    this.invite.textContent = state.invite
+    this.distance.textContent = state.words.focus
+    this.detail.textContent = state.words.detail
+    this.detail.title = state.words.detail
+    this.hint.textContent = this.armed ? 'Click the other thing that shall be sharp.' : state.hint || HELP
+    this.hint.title = this.hint.textContent
+    this.hint.classList.toggle('warning', state.warning)
+    this.notes.textContent = state.notes.join('\n')
+    this.notes.hidden = !state.notes.length
+    this.stopLabel.textContent = fStop(state.f_number)
+    this.whose.textContent = state.whose
+    slider.value = state.stop
+    slider.disabled = !state.scene || state.apertureLocked
+    slider.setAttribute('aria-valuetext', fStop(state.f_number))
+    for (const button of Object.values(buttons)) button.disabled = !state.scene
+    for (const button of [buttons.range, buttons.reset]) button.disabled ||= !!state.locked
+    buttons.blur.disabled ||= !state.live
+    buttons.blur.setAttribute('aria-pressed', state.blur && state.live)
+    buttons.zone.setAttribute('aria-pressed', state.zone)
+    buttons.range.setAttribute('aria-pressed', !!state.second || this.armed)
+    this.stage.setAttribute('aria-description', `${state.words.focus}. ${state.words.detail}. ${HELP}`)
+    this.place()
+  }
+
+  /** Copy what was drawn; something smaller than the picture is laid over it. */
+  paint(drawn, { width, height, picture }) {
+    if (this.picture.width !== width || this.picture.height !== height) {
+      Object.assign(this.picture, { width, height })
+    }
+    const context = this.picture.getContext('2d')
+    if (drawn.width < width) context.drawImage(picture, 0, 0)
+    context.drawImage(drawn, 0, 0, width, height)
+  }
+
+  /** Put picture and marks where they belong; an element that is not laid out yet is placed by its observer. */
+  place() {
+    const { scene, point, second } = this.state ?? {}
+    const element = { width: this.stage.clientWidth, height: this.stage.clientHeight }
+    this.box = scene && element.width > 0 && element.height > 0 ? containedBox(element, scene) : null
+    this.picture.hidden = !this.box
+    for (const [side, size] of Object.entries(this.box ?? {})) this.picture.style[side] = `${size}px`
+    const places = {}
+    for (const [name, at] of Object.entries({ point, second })) {
+      const visible = this.box && at
+      this.marks[name].setAttribute('visibility', visible ? 'visible' : 'hidden')
+      if (!visible) continue
+      places[name] = placeOf(at, this.box)
+      this.marks[name].setAttribute('transform', `translate(${places[name].left} ${places[name].top})`)
+    }
+    const both = places.point && places.second
+    this.line.setAttribute('visibility', both ? 'visible' : 'hidden')
+    if (!both) return
+    for (const [end, { left, top }] of [[1, places.point], [2, places.second]]) {
+      this.line.setAttribute(`x${end}`, left)
+      this.line.setAttribute(`y${end}`, top)
+    }
+  }
+}
