@@ -245,7 +245,8 @@ def opaque(srgb: Tensor) -> Tensor:
     if srgb.shape[1] != 4:
         return colour
     empty = torch.tensor(MEAN_RGB, dtype=srgb.dtype, device=srgb.device).view(1, 3, 1, 1) / 255.0
-    return empty + srgb[:, 3:] * (colour - empty)
+    # exactly the colour where alpha is 1: the network would amplify the rounding of a plain mix
+    return torch.lerp(empty, colour, srgb[:, 3:])
 
 
 def _focal_lengths(fx_px: float | Tensor, width: int, device: torch.device) -> Tensor:
