@@ -200,12 +200,14 @@ class Picker {
 
   /** After a load, an undo or a tab switch: this node is new and the page may hold the element of the old. */
   configured() {
-    const output = lastOutput(this.node)
-    if (output) this.hear(output)
     const settle = () => {
+      // the outputs of a tab come back a little after its nodes
+      const output = lastOutput(this.node)
+      if (output && !this.loading) this.hear(output)
       takePlace(this.node, this.root)
       this.schedule()
     }
+    settle()
     requestAnimationFrame(settle)
     setTimeout(settle, 100)
   }
