@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,14 +51,37 @@ def damaged(path: Path) -> ValueError:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """The strings in the header of a .safetensors file; no tensor is read. Raises ValueError as `damaged`."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def read_part(path: Path, prefix: str) -> Weights:
+    """Only the tensors of a .safetensors file whose names start with `prefix`, named without it.
+
+    Raises ValueError as `damaged`.
+    """
+    with _opened(path) as file:
+        names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+        tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        return Weights(tensors, file.metadata() or {}, path.name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as reason:
         raise damaged(path) from reason
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    whole = read_part(path, "")
+    return whole.tensors, whole.metadata
 
 
 def _read_torch(path: Path) -> object:

@@ -1,13 +1,16 @@
 """The nodes: one file per step of the graph. They hold no maths; that is in `lens_models`."""
 
 from .camera import ApertureSweepNode, CameraNode
+from .camera_conditioning import CameraConditioningNode
 from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
 from .depth_model import LoadDepthModelNode
 from .depth_preview import DepthPreviewNode
 from .estimate import EstimateDepthNode
 from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
 from .focus_point import FocusPointNode
+from .generate import AIFSamplerNode
 from .lens import DrBokehLensNode, TAFLensNode
+from .load_generator import LoadAIFGeneratorNode
 from .output import ContactSheetNode, FocusOverlayNode
 from .predict_focus import LoadFocusModelNode, PredictFocusNode
 from .shape import ApertureShapeNode
@@ -15,6 +18,9 @@ from .shape import ApertureShapeNode
 NODES = (
     CameraNode,
     ApertureSweepNode,
+    LoadAIFGeneratorNode,
+    AIFSamplerNode,
+    CameraConditioningNode,
     LoadDepthModelNode,
     EstimateDepthNode,
     LoadDepthNode,
