@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 MM_PER_M = 1000.0
+FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
 #: Depth that is NaN, zero or negative is read as this distance: no lens sees closer, and 1/d stays finite.
 NEAREST_DEPTH_M = 0.01
 
@@ -59,6 +60,25 @@ def broadcast_batch(**sizes: int) -> int:
             )
         common, owner = size, name
     return common
+
+
+def focal_px(focal_mm: Scalar, sensor_mm: Scalar, width_px: int) -> Scalar:
+    """Focal length in px of a picture whose `width_px` span `sensor_mm`."""
+    return focal_mm * (width_px / sensor_mm)
+
+
+def equivalent_focal_px(focal_35mm: float, width_px: int, height_px: int) -> float:
+    """Focal length in px from its 35-mm equivalent in mm, which compares diagonals as camera makers do."""
+    return focal_px(focal_35mm, FULL_FRAME_DIAGONAL_MM, math.hypot(width_px, height_px))
+
+
+def view_degrees(fx_px: float, width_px: int) -> float:
+    """Field of view across the picture, degrees.
+
+    >>> round(view_degrees(500.0, 1000))
+    90
+    """
+    return math.degrees(2.0 * math.atan(width_px / (2.0 * fx_px)))
 
 
 class _Batch:
@@ -131,7 +151,7 @@ class Camera(_Batch):
     def fx_px(self, width_px: int) -> Tensor:
         """Focal length in pixels of a picture `width_px` wide, `(B,)` float64."""
         focal, sensor = (torch.as_tensor(v, dtype=torch.float64) for v in (self.focal_mm, self.sensor_mm))
-        return (focal * (width_px / sensor)).expand(self.batch)
+        return focal_px(focal, sensor, width_px).expand(self.batch)
 
 
 @dataclass(frozen=True, eq=False)

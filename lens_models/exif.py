@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger("fine_defocus")
+from .camera import equivalent_focal_px, focal_px
 
-#: Diagonal of full frame, mm: the 35-mm equivalent compares diagonals.
-FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
+log = logging.getLogger("fine_defocus")
 
 #: Numbers of the tags by the names that exifread gives them.
 _TAGS = {
@@ -83,14 +82,14 @@ class PhotoExif:
         if width_px < 1 or height_px < 1:
             return None
         if self.focal_35mm:
-            return self.focal_35mm * math.hypot(width_px, height_px) / FULL_FRAME_DIAGONAL_MM
+            return equivalent_focal_px(self.focal_35mm, width_px, height_px)
         if not self.focal_mm:
             return None
         if sensor_mm:
-            return self.focal_mm * max(width_px, height_px) / sensor_mm
+            return focal_px(self.focal_mm, sensor_mm, max(width_px, height_px))
         if self.sensor_mm:
             turned = (self.orientation or 1) >= 5
-            return self.focal_mm * (height_px if turned else width_px) / self.sensor_mm
+            return focal_px(self.focal_mm, self.sensor_mm, height_px if turned else width_px)
         return None
 
 

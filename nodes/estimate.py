@@ -14,12 +14,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models.camera import broadcast_batch
+from ..lens_models.camera import broadcast_batch, view_degrees
 from ..lens_models.depth import DepthMap, estimator
 from ..lens_models.depth.normals import normal_picture
 from ..lens_models.depth.preprocess import AUTO, CANVASES
 from ..lens_models.exif import read_exif
 from .depth import depth_summary
+from .pictures import picture_size
 from .say import say
 from .sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
 
@@ -61,7 +62,7 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
     if not estimator.uses_focal_length(network):
         return Focal(None, "Focal length unknown; this network does not use it.")
     fx = torch.tensor([estimator.default_fx_px(width)], dtype=torch.float64)
-    view = estimator.view_degrees(fx.item(), width)
+    view = view_degrees(fx.item(), width)
     why = "The photo has no focal length in its EXIF" if photo else "Nobody told the focal length"
     return Focal(
         fx,
@@ -247,11 +248,7 @@ class EstimateDepthNode(io.ComfyNode):
     @classmethod
     def execute(cls, image, depth_model, canvas, sky_m, steady_scale, guided, camera=None) -> io.NodeOutput:
         patcher = as_depth_model(depth_model)
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(
-                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
-            )
-        height, width = image.shape[1:3]
+        height, width = picture_size(image)
         photo = _photo_file(cls.hidden.prompt, cls.hidden.unique_id)
         focal, warnings = _focal(patcher.model, camera, photo, width, height), []
         options = {"canvas": canvas, "sky_m": sky_m or None, "guided": guided}

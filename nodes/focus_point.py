@@ -25,7 +25,7 @@ from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.overlay import acceptable_coc_px
 from ..lens_models.sheet import distances_label, metres_label
 from ..lens_models.stops import label as f_label
-from .photograph import ASPECT_TOLERANCE
+from .pictures import picture_size, shape_warning
 from .say import say
 from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth
 
@@ -109,18 +109,15 @@ class FocusPointNode(io.ComfyNode):
     def execute(
         cls, image, depth, focus_x, focus_y, sample, range_x=UNSET, range_y=UNSET, camera=None, subject=None
     ) -> io.NodeOutput:
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(
-                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
-            )
-        height, width = image.shape[1:3]
+        height, width = picture_size(image)
         camera = None if camera is None else as_camera(camera).framed(width, height).part(0, 1)
         found = as_depth(depth, camera)
         masks = 1 if subject is None else subject.reshape(-1, *subject.shape[-2:]).shape[0]
         broadcast_batch(pictures=image.shape[0], depths=found.depth.batch, masks=masks)
         seen = distance_at(found.depth, focus_x, focus_y, sample, subject)
         distance, points = seen.metres.double(), [(focus_x, focus_y)]
-        warnings = [*found.warnings, *seen.warnings, *_aspect_warning(found.depth, width, height)]
+        odd = shape_warning("depth", found.depth.size, (height, width), ". Is it the depth of this picture?")
+        warnings = [*found.warnings, *seen.warnings, *odd]
         summary, info = distances_label(distance.tolist()), {"range": None}
         if range_x >= 0.0 and range_y >= 0.0:
             other = distance_at(found.depth, range_x, range_y, sample if sample != SAMPLES[-1] else PATCH)
@@ -156,16 +153,6 @@ def _coordinate(name: str, default: float, tooltip: str) -> io.Input:
     return io.Float.Input(
         name, default=default, min=least, max=1.0, step=0.0001, round=0.0001, tooltip=tooltip
     )
-
-
-def _aspect_warning(depth: DepthMap, width: int, height: int) -> list[str]:
-    depth_height, depth_width = depth.size
-    if abs(depth_width * height / (depth_height * width) - 1.0) <= ASPECT_TOLERANCE:
-        return []
-    return [
-        f"The depth is {depth_width} × {depth_height} px and the picture {width} × {height} px: they have "
-        "different shapes. Is it the depth of this picture?"
-    ]
 
 
 def _aperture_for(ends: list[float], camera: Camera | None, width: int, height: int) -> str:

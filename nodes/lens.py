@@ -14,7 +14,8 @@ from ..lens_models.exposure import Progress, progress_within
 from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.shape import ApertureShape
-from .photograph import ASPECT_TOLERANCE, photograph, picture_outputs, scene_inputs
+from .photograph import photograph, picture_outputs, scene_inputs
+from .pictures import shape_warning
 from .say import say
 from .sockets import as_shape
 
@@ -229,16 +230,10 @@ class _LayeredLens:
 
 def _fitted(planes: Tensor, name: str, image: Tensor, warnings: list[str]) -> Tensor:
     """`(B, C, H, W)` planes brought to the size of an IMAGE, with a warning where that stretches them."""
-    (height, width), (own_height, own_width) = image.shape[1:3], planes.shape[-2:]
+    size, own = tuple(image.shape[1:3]), tuple(planes.shape[-2:])
     if 0 in planes.shape:
         raise ValueError(f"The {name} input is empty: it got a batch of shape {tuple(planes.shape)}.")
-    if (own_height, own_width) == (height, width):
+    if own == size:
         return planes
-    if abs(own_width * height / (own_height * width) - 1.0) > ASPECT_TOLERANCE:
-        warnings.append(
-            f"The {name} is {own_width} × {own_height} px and the picture {width} × {height} px: they have "
-            "different shapes, so it was stretched."
-        )
-    return F.interpolate(
-        planes.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )
+    warnings += shape_warning(name, own, size, ", so it was stretched.")
+    return F.interpolate(planes.float(), size=size, mode="bilinear", align_corners=False, antialias=True)

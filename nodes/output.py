@@ -11,6 +11,7 @@ from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
 from ..lens_models.exposure import item
 from ..lens_models.overlay import acceptable_coc_px, focus_overlay
 from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label
+from .pictures import picture_size
 from .say import say
 from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
 
@@ -144,11 +145,7 @@ class FocusOverlayNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, depth, focus, camera, sharp_px) -> io.NodeOutput:
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(
-                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
-            )
-        height, width = image.shape[1:3]
+        height, width = picture_size(image)
         focus, camera = as_focus(focus), as_camera(camera).framed(width, height)
         found = as_depth(depth, camera)
         metres = found.depth.resized(height, width).metres

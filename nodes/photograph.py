@@ -20,6 +20,7 @@ from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.overlay import focus_overlay
 from ..lens_models.sheet import metres_label, share_label
+from .pictures import picture_size, shape_warning
 from .sockets import (
     APERTURE_SHAPE,
     CAMERA,
@@ -35,7 +36,6 @@ from .sockets import (
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
 #: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
 PIXELS_AT_ONCE, PLANES_HELD = 1 << 23, 64
-ASPECT_TOLERANCE = 0.02
 PROGRESS_STEPS = 1000
 
 
@@ -130,9 +130,7 @@ def photograph(
     one_by_one: give the lens one picture at a time. planes_held: float32 planes of a picture it may hold.
     extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
     """
-    if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(f"There is no picture: the image input got a batch of shape {tuple(image.shape)}.")
-    height, width = image.shape[1:3]
+    height, width = picture_size(image)
     camera, focus = as_camera(camera), as_focus(focus)
     found = as_depth(depth, camera)
     depth, camera = found.depth, camera.framed(width, height)
@@ -144,7 +142,9 @@ def photograph(
         **{f"{name}s": extra.shape[0] for name, extra in extras.items()},
     )
     count = broadcast_batch(pictures=scenes, cameras=camera.batch)
-    warnings = [*found.warnings, *_aspect_warning(depth, width, height), *_macro_warning(focus, camera)]
+    then = ", so the depth was stretched. Is it the depth of this picture?"
+    odd = shape_warning("depth", depth.size, (height, width), then)
+    warnings = [*found.warnings, *odd, *_macro_warning(focus, camera)]
 
     progress, device = comfy.utils.ProgressBar(PROGRESS_STEPS), mm.get_torch_device()
     at_once = 1 if one_by_one else min(count, max(1, PIXELS_AT_ONCE // (height * width)))
@@ -234,16 +234,6 @@ def _depth_part(depth: DepthMap, start: int, stop: int) -> DepthMap:
     return dataclasses.replace(
         depth, metres=_part(depth.metres, start, stop), valid=_part(depth.valid, start, stop), fx_px=None
     )
-
-
-def _aspect_warning(depth: DepthMap, width: int, height: int) -> list[str]:
-    depth_height, depth_width = depth.size
-    if abs(depth_width * height / (depth_height * width) - 1.0) <= ASPECT_TOLERANCE:
-        return []
-    return [
-        f"The depth is {depth_width} × {depth_height} px and the picture {width} × {height} px: they have "
-        "different shapes, so the depth was stretched. Is it the depth of this picture?"
-    ]
 
 
 def _macro_warning(focus: Focus, camera: Camera) -> list[str]:

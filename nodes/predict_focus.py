@@ -21,6 +21,7 @@ from ..lens_models.focus.rack import smoothed_m
 from ..lens_models.light import image_to_radiance, linear_to_srgb
 from ..lens_models.overlay import saliency_overlay
 from ..lens_models.sheet import captioned, distances_label, metres_label
+from .pictures import picture_size
 from .say import say
 from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model
 
@@ -142,12 +143,8 @@ class PredictFocusNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, depth, strategy, scale, smooth_frames, focus_model=None) -> io.NodeOutput:
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(
-                f"There is no picture: the image input got a batch of shape {tuple(image.shape)}."
-            )
-        found = as_depth(depth)
-        metres = found.depth.resized(*image.shape[1:3]).metres
+        size, found = picture_size(image), as_depth(depth)
+        metres = found.depth.resized(*size).metres
         count = broadcast_batch(pictures=image.shape[0], depths=metres.shape[0])
         opaque = image_to_radiance(image)[:, :3]
         srgb, metres = linear_to_srgb(opaque).expand(count, -1, -1, -1), metres.expand(count, -1, -1)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lens_models.camera import view_degrees
 from lens_models.depth import DepthMap
-from lens_models.depth.estimator import default_fx_px, steady_factors, view_degrees
+from lens_models.depth.estimator import default_fx_px, steady_factors
 from lens_models.depth.normals import normal_picture, normals_from_depth
 from lens_models.depth.preview import (
     SKY_RGB,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..camera import focal_px
 from .hugging_face import KINDS, MetricModel, load_metric_model
 from .metric3d import PUBLISHED as METRIC3D_SIZES
 from .metric3d import Metric3Dv2, load_metric3d
@@ -98,16 +99,7 @@ def default_fx_px(width: int) -> float:
     >>> default_fx_px(720)
     700.0
     """
-    return width * DEFAULT_FOCAL_MM / DEFAULT_SENSOR_MM
-
-
-def view_degrees(fx_px: float, width: int) -> float:
-    """Field of view across the picture, degrees.
-
-    >>> round(view_degrees(500.0, 1000))
-    90
-    """
-    return math.degrees(2.0 * math.atan(width / (2.0 * fx_px)))
+    return focal_px(DEFAULT_FOCAL_MM, DEFAULT_SENSOR_MM, width)
 
 
 def working_bytes(network: nn.Module, height: int, width: int, canvas: str, *, guided: bool = False) -> int:

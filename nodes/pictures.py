@@ -1,0 +1,28 @@
+"""What the nodes ask of a picture, and of what goes with one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+ASPECT_TOLERANCE = 0.02
+
+
+def picture_size(image: Tensor) -> tuple[int, int]:
+    """Height and width of an IMAGE, px. Raises ValueError when there is no picture in it."""
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"There is no picture: the image input got a batch of shape {tuple(image.shape)}.")
+    return tuple(image.shape[1:3])
+
+
+def shape_warning(name: str, own: tuple[int, int], picture: tuple[int, int], then: str) -> list[str]:
+    """A sentence where something is not of the picture's shape; both sizes are height and width, px.
+
+    then: how the sentence goes on after a comma or a full stop.
+    """
+    (own_height, own_width), (height, width) = own, picture
+    if abs(own_width * height / (own_height * width) - 1.0) <= ASPECT_TOLERANCE:
+        return []
+    return [
+        f"The {name} is {own_width} × {own_height} px and the picture {width} × {height} px: they have "
+        f"different shapes{then}"
+    ]
