@@ -92,6 +92,23 @@ def test_object_info_is_what_it_was(comfy, request):
     assert now == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
+@pytest.mark.host
+def test_translations_are_served_and_name_what_there_is(comfy):
+    """A key that no node has would never be seen; a node is translated whole or not at all."""
+    nodes = our_nodes(comfy)
+    served = comfy.get("/i18n")
+    for language in sorted(path.name for path in (REPO / "locales").iterdir()):
+        ours = {k: v for k, v in served[language]["nodeDefs"].items() if k.startswith("FineDefocus")}
+        assert "FineDefocusFocusPoint" in ours
+        for name, words in ours.items():
+            info = nodes[name]
+            inputs = {key for group in ("required", "optional") for key in info["input"].get(group, {})}
+            assert set(words["inputs"]) == inputs
+            assert set(words["outputs"]) == {str(i) for i in range(len(info["output"]))}
+            texts = [words, *words["inputs"].values(), *words["outputs"].values()]
+            assert all(text.strip() for part in texts for text in part.values() if isinstance(text, str))
+
+
 def stripped(info: dict) -> dict:
     """What a saved workflow relies on: no words for people, no lists of files, which differ by machine."""
     words = ("description", "display_name", "output_tooltips", "python_module", "search_aliases")
