@@ -174,11 +174,13 @@ def to_bokeh():
     """From noise to a sweep of apertures: every node of the way, with a random decoder of ComfyUI's."""
     torch.manual_seed(0)
     made = generate.AIFSamplerNode.execute(tiny(), prompt(), empty(1, 16, 16), 3, "4", 0).args[0]
-    # a random decoder's picture is flat grey: spread what varies in it
+    # ComfyUI's layers are born unset, and a decoder of torch's usual weights gives flat grey
     decoder = TAESD()
     for parameter in decoder.taesd_decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.kaiming_normal_(parameter)
+        elif parameter.ndim == 1:
+            torch.nn.init.zeros_(parameter)
     image = comfy.sd.VAE(sd=decoder.state_dict()).decode(made["samples"] / made["samples"].std())
     ramp = torch.linspace(0, 1, 128).expand(1, 128, 128)[..., None].expand(-1, -1, -1, 3)
     metres = depth.DepthFromImageNode.execute(ramp, "near is bright", 1.0, 8.0, "inverse depth").args[0]
