@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from browser.picker import sent
 from host import provision
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "output" / "screenshots"
@@ -37,12 +38,19 @@ class Editor:
     """One browser tab with ComfyUI's editor in it; `page` is Playwright's."""
 
     def __init__(self, page, comfy, nodes2: bool):
-        self.page, self.comfy, self.errors = page, comfy, []
+        self.page, self.comfy, self.nodes2, self.errors = page, comfy, nodes2, []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(comfy.url)
+        self.reload()
+
+    def reload(self) -> None:
+        """The editor from the beginning."""
+        page = self.page
+        page.goto(self.comfy.url)
         page.wait_for_function(READY, timeout=60_000)
-        self.setting("Comfy.VueNodes.Enabled", nodes2)
-        page.wait_for_function(f"() => !!LiteGraph.vueNodesMode === {str(nodes2).lower()}", timeout=10_000)
+        self.setting("Comfy.VueNodes.Enabled", self.nodes2)
+        page.wait_for_function(
+            f"() => !!LiteGraph.vueNodesMode === {str(self.nodes2).lower()}", timeout=10_000
+        )
         page.keyboard.press("Escape")
 
     def setting(self, name: str, value) -> None:
@@ -105,3 +113,9 @@ def open_editor(chromium, comfy):
     yield open_one
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def output_of(comfy, tmp_path):
+    """What Focus Point would send for a picture: `picker.sent`."""
+    return lambda *picture, **told: sent(comfy, tmp_path, *picture, **told)

@@ -1,0 +1,223 @@
+"""Focus Point when something is missing, under a finger, in full size, and when the renderer is changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from browser.picker import (
+    GAUGE,
+    HEAR,
+    NODE,
+    RENDERERS,
+    SHOW,
+    STAGE,
+    VALUES,
+    has_picture,
+    marked,
+    only_the_node,
+    small_graph,
+    stage,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+WITHOUT_WEBGL2 = """(() => {
+    for (const kind of [HTMLCanvasElement, OffscreenCanvas]) {
+        const { getContext } = kind.prototype
+        kind.prototype.getContext = function (name, ...more) {
+            return name === 'webgl2' ? null : getContext.call(this, name, ...more)
+        }
+    }
+})()"""
+ROOT = ".fine-defocus-focus"
+DIALOG = "dialog.fine-defocus-full"
+#: Of the picture as it is shown: how far red stands over blue, left and right half.
+WARMTH = """() => {
+    const canvas = document.querySelector('.fine-defocus-focus canvas.picture')
+    const { width, height } = canvas
+    const { data } = canvas.getContext('2d').getImageData(0, 0, width, height)
+    const sums = [0, 0]
+    for (let i = 0; i < data.length; i += 4) sums[+((i / 4) % width > width / 2)] += data[i] - data[i + 2]
+    return sums.map((sum) => sum / (width * height / 2))
+}"""
+
+
+def soon(page, condition: str, argument=None) -> None:
+    page.wait_for_function(condition, arg=argument, timeout=20_000)
+
+
+def values(page) -> dict:
+    return page.evaluate(VALUES)
+
+
+def shown_at(editor, x: float, y: float) -> None:
+    """Wait until the node holds this point, to the pixel of a 741 px picture."""
+    soon(
+        editor.page,
+        f"""([x, y]) => {{
+            {NODE}
+            const [a, b] = ['focus_x', 'focus_y'].map(name => node.widgets.find(w => w.name === name).value)
+            return Math.abs(a - x) < 1 / 300 && Math.abs(b - y) < 1 / 200
+        }}""",
+        [x, y],
+    )
+
+
+def noise(width=741, height=500) -> np.ndarray:
+    grey = np.random.default_rng(2).integers(40, 215, (height // 4 + 1, width // 4 + 1))
+    return np.kron(grey, np.ones((4, 4)))[:height, :width, None].repeat(3, -1)
+
+
+def opened(open_editor, nodes2, output, *, before="", width=1400, **options):
+    """The node alone with this picture in it; `before` runs before the page's own scripts."""
+    editor = open_editor(nodes2, viewport={"width": width, "height": 1000}, **options)
+    if before:
+        editor.page.add_init_script(before)
+        editor.reload()
+    node = only_the_node(editor)
+    editor.page.evaluate(SHOW, [1.0, 300, 60])
+    editor.page.evaluate(HEAR, [node, output])
+    has_picture(editor)
+    return editor, node
+
+
+@RENDERERS
+def test_without_webgl2_and_with_files_that_are_gone(open_editor, output_of, nodes2):
+    output = output_of("noise", noise())
+    editor, node = opened(open_editor, nodes2, output, before=WITHOUT_WEBGL2)
+    page = editor.page
+    assert "No WebGL2 in this browser" in page.locator(f"{ROOT} .hint").inner_text()
+    assert page.get_by_role("button", name="Blur").is_disabled()
+    stage(editor).click(0.6, 0.4)
+    shown_at(editor, 0.6, 0.4)
+    plain = page.evaluate(WARMTH)
+    assert plain == pytest.approx([0, 0], abs=1)
+    page.get_by_role("button", name="Zone").click()
+    soon(page, f"() => {{ const [left, right] = ({WARMTH})(); return left < -5 && right > 5 }}")
+    editor.screenshot(f"focus-point-without-webgl2-{'nodes2' if nodes2 else 'classic'}")
+
+    gone = {**output, "focus_preview": [{"filename": "no-such.png", "subfolder": "", "type": "temp"}]}
+    page.evaluate(HEAR, [node, gone])
+    page.wait_for_selector(f"{ROOT}.empty")
+    said = page.locator(f"{ROOT} .invite").inner_text()
+    assert "gone from the server" in said
+    assert "Run again" in said
+    held = values(page)
+    box = page.locator(STAGE).bounding_box()
+    page.mouse.click(box["x"] + 50, box["y"] + 50)
+    page.keyboard.press("ArrowLeft")
+    assert values(page) == held, "there is nothing to click on"
+    editor.screenshot(f"focus-point-gone-{'nodes2' if nodes2 else 'classic'}")
+
+    # all of it sky, of another shape, and the point is where it was in shares
+    page.evaluate(HEAR, [node, output_of("sky", noise(300, 400), near=None, far=None, sky=True)])
+    has_picture(editor)
+    shown_at(editor, 0.6, 0.4)
+    soon(page, "() => document.querySelector('.fine-defocus-focus .said').innerText.startsWith('sky')")
+    assert editor.errors == []
+
+
+@RENDERERS
+def test_a_finger_taps_and_drags(open_editor, output_of, nodes2):
+    output = output_of("noise", noise())
+    editor, _ = opened(open_editor, nodes2, output, has_touch=True)
+    page, shown = editor.page, stage(editor)
+    page.touchscreen.tap(*shown.at(0.2, 0.3))
+    shown_at(editor, 0.2, 0.3)
+    where = page.evaluate("() => [...app.canvas.ds.offset]")
+
+    touch = page.context.new_cdp_session(page)
+    for kind, place in (
+        ("touchStart", (0.2, 0.3)), ("touchMove", (0.5, 0.5)), ("touchMove", (0.8, 0.7)), ("touchEnd", None)
+    ):  # fmt: skip
+        points = [] if place is None else [dict(zip("xy", shown.at(*place), strict=True))]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    shown_at(editor, 0.8, 0.7)
+    assert page.evaluate("() => [...app.canvas.ds.offset]") == where, "the canvas stays under the finger"
+    soon(page, "() => document.querySelector('.fine-defocus-focus .loupe').hidden")
+    assert editor.errors == []
+
+
+@RENDERERS
+def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, output_of, nodes2):
+    picture, _ = marked(741, 500)
+    editor, _ = opened(open_editor, nodes2, output_of("landscape", picture))
+    page = editor.page
+    stage(editor).click(0.3, 0.3)
+    page.keyboard.press("f")
+    full = page.locator(f"{DIALOG} canvas.picture")
+    full.wait_for()
+    soon(page, f"() => document.querySelector('{DIALOG} canvas.picture').getBoundingClientRect().width > 741")
+    box = full.bounding_box()
+    for x, y in ((0.05, 0.05), (0.5, 0.31), (0.97, 0.9)):
+        # a mouse stands on whole pixels of the page
+        at = round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])
+        page.mouse.click(*at)
+        held = values(page)
+        assert held["focus_x"] * 741 == pytest.approx((at[0] - box["x"]) / box["width"] * 741, abs=1)
+        assert held["focus_y"] * 500 == pytest.approx((at[1] - box["y"]) / box["height"] * 500, abs=1)
+    page.keyboard.press("ArrowUp")
+    assert values(page)["focus_y"] == pytest.approx(held["focus_y"] - 1 / 500, abs=1e-4)
+    page.wait_for_timeout(300)
+    editor.screenshot(f"focus-point-full-{'nodes2' if nodes2 else 'classic'}")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(DIALOG, state="detached")
+    assert page.evaluate("() => document.activeElement.className") == "stage"
+    page.keyboard.press("r")
+    shown_at(editor, 0.5, 0.5)
+
+    sharp = page.evaluate(GAUGE)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    slider = page.get_by_role("slider", name="Aperture")
+    slider.evaluate(
+        "s => { s.value = 0; s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')) }"
+    )
+    soon(page, f"(was) => ({GAUGE})() < 0.97 * was", sharp)
+    assert page.evaluate(f"() => {{ {NODE}; return node.properties.preview_f_number }}") == 1.0
+    page.keyboard.press("]")
+    soon(page, f"() => {{ {NODE}; return node.properties.preview_f_number > 1 }}")
+
+    page.mouse.dblclick(*stage(editor).at(0.7, 0.6))
+    shown_at(editor, 0.7, 0.6)
+    assert values(page)["sample"] == "subject"
+    assert "Run to measure the whole subject" in page.locator(f"{ROOT} .hint").inner_text()
+
+    # the wheel and the right button are the editor's
+    scale = page.evaluate("() => app.canvas.ds.scale")
+    page.mouse.wheel(0, -240)
+    soon(page, "(was) => app.canvas.ds.scale > was", scale)
+    before = values(page)
+    stage(editor).click(0.2, 0.2, button="right")
+    menu = page.locator(".litecontextmenu, .p-contextmenu, [role=menu]")
+    menu.first.wait_for(timeout=20_000)
+    editor.screenshot(f"focus-point-menu-{'nodes2' if nodes2 else 'classic'}")
+    page.keyboard.press("Escape")
+    assert values(page) == before
+    assert editor.errors == []
+
+
+def test_the_renderer_is_changed_under_it(open_editor, comfy, photo):
+    editor = open_editor(False, viewport={"width": 1500, "height": 1000})
+    page = editor.page
+    editor.load(small_graph(), "change")
+    page.evaluate(SHOW, [1.0, 300, 60])
+    editor.run()
+    has_picture(editor)
+    stage(editor).click(0.25, 0.75)
+    shown_at(editor, 0.25, 0.75)
+    for nodes2, place in ((True, (0.7, 0.2)), (False, (0.4, 0.6))):
+        held = values(page)
+        editor.setting("Comfy.VueNodes.Enabled", nodes2)
+        soon(page, f"() => !!LiteGraph.vueNodesMode === {str(nodes2).lower()}")
+        has_picture(editor)
+        page.evaluate(SHOW, [1.0, 300, 60])
+        soon(page, f"() => document.querySelectorAll('{STAGE}').length === 1")
+        soon(
+            page, f"() => document.querySelector('{ROOT} canvas.picture').getBoundingClientRect().width > 100"
+        )
+        assert values(page) == held
+        stage(editor).click(*place)
+        shown_at(editor, *place)
+        editor.screenshot(f"focus-point-changed-to-{'nodes2' if nodes2 else 'classic'}")
+    assert editor.errors == []
