@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import numpy as np
 import pytest
+from browser.conftest import SCREENSHOTS
 from browser.picker import (
+    EXAMPLE,
     GAUGE,
     HEAR,
     NODE,
@@ -13,11 +18,11 @@ from browser.picker import (
     STAGE,
     VALUES,
     has_picture,
-    marked,
     only_the_node,
     small_graph,
     stage,
 )
+from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -140,8 +145,7 @@ def test_a_finger_taps_and_drags(open_editor, output_of, nodes2):
 
 @RENDERERS
 def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, output_of, nodes2):
-    picture, _ = marked(741, 500)
-    editor, _ = opened(open_editor, nodes2, output_of("landscape", picture))
+    editor, _ = opened(open_editor, nodes2, output_of("noise", noise()))
     page = editor.page
     stage(editor).click(0.3, 0.3)
     page.keyboard.press("f")
@@ -167,8 +171,6 @@ def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, outpu
     shown_at(editor, 0.5, 0.5)
 
     sharp = page.evaluate(GAUGE)
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Tab")
     slider = page.get_by_role("slider", name="Aperture")
     slider.evaluate(
         "s => { s.value = 0; s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')) }"
@@ -177,6 +179,15 @@ def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, outpu
     assert page.evaluate(f"() => {{ {NODE}; return node.properties.preview_f_number }}") == 1.0
     page.keyboard.press("]")
     soon(page, f"() => {{ {NODE}; return node.properties.preview_f_number > 1 }}")
+    page.keyboard.press("[")
+    soon(page, f"() => {{ {NODE}; return node.properties.preview_f_number === 1 }}")
+    soon(page, f"(was) => ({GAUGE})() < 0.97 * was", sharp)
+    for press, release in (("down", "up"), ("press", "press")):
+        key = "c" if press == "down" else "b"
+        getattr(page.keyboard, press)(key)
+        soon(page, f"(was) => ({GAUGE})() >= was", sharp)
+        getattr(page.keyboard, release)(key)
+        soon(page, f"(was) => ({GAUGE})() < 0.97 * was", sharp)
 
     page.mouse.dblclick(*stage(editor).at(0.7, 0.6))
     shown_at(editor, 0.7, 0.6)
@@ -192,8 +203,13 @@ def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, outpu
     menu = page.locator(".litecontextmenu, .p-contextmenu, [role=menu]")
     menu.first.wait_for(timeout=20_000)
     editor.screenshot(f"focus-point-menu-{'nodes2' if nodes2 else 'classic'}")
-    page.keyboard.press("Escape")
     assert values(page) == before
+    if nodes2:
+        menu.get_by_text("Node Info").click()
+        moving = page.locator("img[src$='docs/focus-point.webp']")
+        moving.wait_for(timeout=20_000)
+        soon(page, "() => document.querySelector('img[src$=\"docs/focus-point.webp\"]').naturalWidth > 0")
+        editor.screenshot("focus-point-help")
     assert editor.errors == []
 
 
@@ -220,4 +236,73 @@ def test_the_renderer_is_changed_under_it(open_editor, comfy, photo):
         stage(editor).click(*place)
         shown_at(editor, *place)
         editor.screenshot(f"focus-point-changed-to-{'nodes2' if nodes2 else 'classic'}")
+    assert editor.errors == []
+
+
+def test_the_example_by_its_run_button(open_editor, comfy, photo):
+    """Dr.Bokeh Lens and all. What is seen on the way becomes the animation of the node's help page."""
+    editor = open_editor(True, viewport={"width": 1500, "height": 1000})
+    page = editor.page
+    editor.load(json.loads(EXAMPLE.read_text(encoding="utf-8")), "click to focus")
+    page.evaluate(SHOW, [1.0, 300, 60])
+    frames = []
+
+    def frame(milliseconds: int) -> None:
+        page.wait_for_timeout(250)
+        box = page.locator(".lg-node", has=page.locator(ROOT)).bounding_box()
+        shot = Image.open(io.BytesIO(page.screenshot(clip=box, animations="disabled"))).convert("RGB")
+        frames.append((shot, milliseconds))
+
+    def run() -> np.ndarray:
+        before = set(comfy.get("/history"))
+        page.get_by_role("button", name="Run", exact=True).click()
+        for _ in range(600):
+            new = [entry for key, entry in comfy.get("/history").items() if key not in before]
+            if new and new[0]["status"]["completed"]:
+                break
+            page.wait_for_timeout(100)
+        (entry,) = new
+        assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+        saved = [image for o in entry["outputs"].values() for image in o.get("images", ())]
+        (image,) = (image for image in saved if image["type"] == "output")
+        return np.asarray(Image.open(io.BytesIO(comfy.view(image))).convert("RGB"), float)
+
+    run()
+    has_picture(editor)
+    pictures = []
+    for x, y in ((0.45, 0.56), (0.08, 0.12), (0.62, 0.85)):
+        place = stage(editor).at(x, y)
+        page.mouse.move(*place, steps=4)
+        frame(500)
+        page.mouse.click(*place)
+        shown_at(editor, x, y)
+        frame(300)
+        page.mouse.move(place[0], 40)
+        frame(1400)
+        if len(pictures) < 2:
+            pictures.append(run())
+    page.keyboard.press("z")
+    frame(1600)
+    page.keyboard.press("z")
+    for _ in range(6):
+        page.keyboard.press("]")
+        frame(150)
+    frame(1500)
+    first, *more = [shot.resize((shot.width * 9 // 10, shot.height * 9 // 10)) for shot, _ in frames]
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    first.save(
+        SCREENSHOTS / "focus-point.webp", save_all=True, append_images=more, loop=0, quality=60,
+        duration=[milliseconds for _, milliseconds in frames],
+    )  # fmt: skip
+
+    def detail(picture: np.ndarray, x: float, y: float) -> float:
+        row, column = int(y * picture.shape[0]), int(x * picture.shape[1])
+        part = picture[row - 20 : row + 20, column - 20 : column + 20].mean(-1)
+        return np.abs(np.diff(part, axis=1)).mean()
+
+    engine, wall = pictures
+    assert detail(engine, 0.45, 0.56) > 1.5 * detail(wall, 0.45, 0.56)
+    assert detail(wall, 0.12, 0.15) > 1.3 * detail(engine, 0.12, 0.15)
+    for name, picture in zip(("engine", "wall"), pictures, strict=True):
+        Image.fromarray(picture.astype(np.uint8)).save(SCREENSHOTS / f"click-to-focus-{name}.png")
     assert editor.errors == []

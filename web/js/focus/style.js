@@ -35,7 +35,8 @@ const STYLE = `
   white-space: nowrap; overflow: hidden }
 .fine-defocus-focus .said b { font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums }
 .fine-defocus-focus .said span { color: var(--descrip-text, #999); overflow: hidden; text-overflow: ellipsis }
-.fine-defocus-focus .row { display: flex; gap: 4px; align-items: center }
+.fine-defocus-focus .row { display: flex; flex-wrap: wrap; gap: 4px; align-items: center }
+.fine-defocus-focus .aperture { flex-wrap: nowrap }
 .fine-defocus-focus button { flex: 1 1 auto; height: 22px; padding: 0 6px; border: 1px solid var(--border-color, #444);
   border-radius: 5px; background: var(--comfy-input-bg, #222); color: inherit; font: inherit; cursor: pointer;
   white-space: nowrap }
