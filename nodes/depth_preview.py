@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management as mm
 from comfy_api.latest import io, ui
 
-from ..lens_models.depth.preview import depth_preview
+from ..lens_models.depth.preview import depth_preview, inverse_grey
 from .depth import depth_summary
 from .say import say
 from .sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth
@@ -27,6 +27,7 @@ class DepthPreviewNode(io.ComfyNode):
                 "histogram",
                 "turbo",
                 "legend",
+                "controlnet",
             ],
             inputs=[
                 io.MultiType.Input(
@@ -58,7 +59,14 @@ class DepthPreviewNode(io.ComfyNode):
                     tooltip="Adds the distribution of the distances and their metres under the picture.",
                 ),
             ],
-            outputs=[io.Image.Output("preview", display_name="preview", tooltip="Depth in colours.")],
+            outputs=[
+                io.Image.Output("preview", display_name="preview", tooltip="Depth in colours."),
+                io.Image.Output(
+                    "grey",
+                    display_name="grey",
+                    tooltip="Near is white, evenly in 1/distance, without a legend: for a depth ControlNet.",
+                ),
+            ],
             is_output_node=True,
         )
 
@@ -67,7 +75,8 @@ class DepthPreviewNode(io.ComfyNode):
         found = as_depth(depth)
         picture = depth_preview(found.depth, near_m=near_m, far_m=far_m, legend=legend)
         images = ui.PreviewImage(picture, cls=cls).as_dict()["images"]
+        grey = inverse_grey(found.depth, near_m=near_m, far_m=far_m)
         return io.NodeOutput(
-            picture.to(mm.intermediate_device(), mm.intermediate_dtype()),
+            *(made.to(mm.intermediate_device(), mm.intermediate_dtype()) for made in (picture, grey)),
             ui={"images": images, **say(cls, depth_summary(found.depth), found.warnings)},
         )

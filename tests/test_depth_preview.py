@@ -21,6 +21,7 @@ from lens_models.depth.preview import (
     colour_map,
     colours,
     depth_preview,
+    inverse_grey,
 )
 
 LUMA = torch.tensor([0.2126, 0.7152, 0.0722])
@@ -54,6 +55,19 @@ def oklab(srgb):
         ]
     )
     return (linear @ to_lms.T) ** (1 / 3) @ to_lab.T
+
+
+def test_grey_is_even_in_inverse_distance_near_white_and_sky_black():
+    depth = slope()
+    depth.metres[0, :4] = math.inf
+    grey = inverse_grey(depth, near_m=2.0, far_m=10.0)
+    assert grey.shape == (1, 40, 300, 3)
+    # float32 of 1/d
+    torch.testing.assert_close(grey[0, 20, :, 1], torch.linspace(1, 0, 300), rtol=0, atol=1e-5)
+    assert (grey[0, :4] == 0).all()
+    batch = a_map(torch.stack([torch.full((8, 8), 2.0), torch.full((8, 8), 4.0)]))
+    near, far = inverse_grey(batch, far_m=8.0)[:, 0, 0, 0]
+    torch.testing.assert_close((near, far), (torch.tensor(1.0), torch.tensor(1 / 3)), rtol=1e-3, atol=1e-3)
 
 
 def test_the_colours_are_even_and_go_from_warm_to_cool():

@@ -137,6 +137,17 @@ def colours(depth: DepthMap, span: Range) -> Tensor:
     return torch.where(hidden[..., None], 0.35 * picture, picture)
 
 
+def inverse_grey(depth: DepthMap, *, near_m: float = 0.0, far_m: float = 0.0) -> Tensor:
+    """A depth map as a depth ControlNet reads it: grey evenly in 1/d, near is white, sky is black.
+
+    The whole batch shares one range; near_m, far_m as in `depth_preview`.
+    Returns `(B, H, W, 3)` 0..1 float32 on the CPU.
+    Raises ValueError when near is not smaller than far.
+    """
+    shade = 1.0 - automatic_range(depth, near_m, far_m).position(depth.metres.float())
+    return shade[..., None].expand(-1, -1, -1, 3).cpu()
+
+
 def depth_preview(depth: DepthMap, *, near_m: float = 0.0, far_m: float = 0.0, legend: bool = True) -> Tensor:
     """A depth map as a picture, with a legend under it.
 

@@ -7,12 +7,10 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from host.provision import REPO
 from host.server import PACK
 from PIL import Image
 
-RENDERERS = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
 EXAMPLE = REPO / "example_workflows" / "click_to_focus.json"
 MARKS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 MARK_PX = 41

@@ -12,7 +12,6 @@ from browser.picker import (
     HEAR,
     MARKS,
     NODE,
-    RENDERERS,
     SHARED,
     SHOW,
     STAGE,
@@ -23,6 +22,7 @@ from browser.picker import (
     small_graph,
     stage,
 )
+from browser.templates import RENDERERS
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

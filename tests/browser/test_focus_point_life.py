@@ -13,7 +13,6 @@ from browser.picker import (
     GAUGE,
     HEAR,
     NODE,
-    RENDERERS,
     SHOW,
     STAGE,
     VALUES,
@@ -22,6 +21,7 @@ from browser.picker import (
     small_graph,
     stage,
 )
+from browser.templates import RENDERERS
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

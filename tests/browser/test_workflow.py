@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
 
 import pytest
+from browser.templates import EXAMPLES, RENDERERS, check_it_opens_whole, overlapping
 from host.provision import REPO
-from host.workflow import to_prompt
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-EXAMPLES = sorted((REPO / "example_workflows").glob("*.json"))
-RENDERERS = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])
-
-
-def plain(prompt: dict) -> dict:
-    """A prompt without the titles the editor adds."""
-    return {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in prompt.items()}
-
-
-def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
-    def meet(a, b):
-        beside = a["right"] <= b["left"] or b["right"] <= a["left"]
-        return not (beside or a["bottom"] <= b["top"] or b["bottom"] <= a["top"])
-
-    return [(a["title"], b["title"]) for a, b in combinations(nodes, 2) if meet(a, b)]
+#: Those that need a generator's files open in test_generate.py.
+FROM_A_PHOTO = [path for path in EXAMPLES if not path.stem.startswith("text_to_")]
 
 
 @RENDERERS
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", FROM_A_PHOTO, ids=lambda path: path.stem)
 def test_an_example_opens_whole(open_editor, comfy, photo, example, nodes2):
-    workflow = json.loads(example.read_text())
-    editor = open_editor(nodes2)
-    editor.load(workflow, example.stem)
-    editor.fit()
-    state = editor.state()
-    editor.screenshot(f"{example.stem}-{'nodes2' if nodes2 else 'classic'}")
-
-    saved = {str(n["id"]): n["type"] for n in workflow["nodes"]}
-    assert {n["id"]: n["type"] for n in state["nodes"]} == saved
-    assert [n["type"] for n in state["nodes"] if not n["known"] or n["errors"]] == []
-    assert sorted(state["links"]) == sorted(link[:5] for link in workflow["links"])
-    assert plain(state["prompt"]) == to_prompt(workflow, comfy.object_info())
-    assert overlapping(state["nodes"]) == []
-    assert state["vue"] == nodes2
-    assert editor.errors == []
+    check_it_opens_whole(open_editor(nodes2), comfy, example, nodes2)
 
 
 @RENDERERS

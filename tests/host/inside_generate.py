@@ -11,6 +11,7 @@ import traceback
 
 import torch
 from safetensors.torch import save_file
+from tiny_network import CONTROL_NETWORK
 from tiny_sdxl import (
     IO,
     KEPT,
@@ -154,10 +155,9 @@ def pictures_in():
 def control():
     model = tiny()
     plain = sample(model)
-    network = {k: v for k, v in NETWORK.items() if k not in ("out_channels", "transformer_depth_output")}
     torch.manual_seed(0)
     inner = comfy.cldm.cldm.ControlNet(
-        **network, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
+        **CONTROL_NETWORK, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
     for parameter in inner.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

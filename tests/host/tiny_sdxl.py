@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 REPO, WORK = Path(sys.argv[1]), Path(sys.argv[2])
-FIXTURE = REPO / "tests" / "fixtures" / "dmd2"
 sys.path.insert(0, ".")
 sys.argv = ["main.py", "--cpu"]
 
@@ -26,8 +25,8 @@ import comfy.model_patcher  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from tiny_network import FIXTURE, NETWORK, as_in_the_fixture  # noqa: E402
 
 spec = importlib.util.spec_from_file_location(
     "pack", REPO / "__init__.py", submodule_search_locations=[str(REPO)]
@@ -39,13 +38,6 @@ from pack.nodes import generate  # noqa: E402
 
 IO = load_file(FIXTURE / "io.safetensors")
 STEPS = (999, 749, 499, 249)
-NETWORK = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1, 1],
-    "channel_mult": [1, 2, 2], "transformer_depth": [0, 1, 1], "transformer_depth_output": [0, 0, 1, 1, 1, 1],
-    "transformer_depth_middle": 1, "num_head_channels": 32, "context_dim": 32, "adm_in_channels": 128,
-    "num_classes": "sequential", "use_spatial_transformer": True, "use_linear_in_transformer": True,
-    "use_temporal_attention": False, "legacy": False,
-}  # fmt: skip
 #: Of SDXL's latents.
 SCALE = comfy.latent_formats.SDXL().scale_factor
 #: Tensors that the tests see, and what the sampler said last.
@@ -57,15 +49,6 @@ def tiny_config(dtype=torch.float32):
     config.unet_config |= NETWORK  # the family sets the width of its heads
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     return config
-
-
-def as_in_the_fixture(model):
-    """The fixture's network has groups of its own size and a shorter embedding of picture sizes."""
-    model.embedder = Timestep(16)
-    for module in model.diffusion_model.modules():
-        if isinstance(module, torch.nn.GroupNorm):
-            module.num_groups = 16
-    return model
 
 
 def tiny(dtype=torch.float32, **get_model):
