@@ -1,0 +1,1 @@
+"""Training of the generator and the focus predictor: `python -m training <command>`."""

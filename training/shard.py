@@ -1,0 +1,103 @@
+"""FSDP2: the mesh, the units each network is cut into, their precision, and what must happen before a step.
+
+A sharded module is only ever called as its root (`module(...)`), never through a child: the root's hooks
+gather the weights. Everything trainable is sharded, so that one norm can be taken over all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+#: Diffusers' layers that are gathered one at a time: at most 351 M parameters of SDXL each, where its blocks
+#: hold up to 1.2 billion.
+UNITS = ("Transformer2DModel", "ResnetBlock2D")
+
+
+def device_mesh(device: torch.device | str, per_node: int | None = None) -> DeviceMesh:
+    """The ranks as a mesh: sharded within a node and, when there are several, repeated over the nodes (HSDP).
+
+    Args:
+        device: what the ranks compute on, `cuda` or `cpu`.
+        per_node: ranks of a node; torchrun's `LOCAL_WORLD_SIZE` when not given.
+
+    Raises:
+        ValueError: when the nodes do not hold the same number of ranks.
+    """
+    kind, world = torch.device(device).type, dist.get_world_size()
+    per_node = per_node or int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    if world % per_node:
+        raise ValueError(
+            f"{world} processes do not divide into nodes of {per_node}. Start the same number on every node."
+        )
+    if world == per_node:
+        return init_device_mesh(kind, (world,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (world // per_node, per_node), mesh_dim_names=("replicate", "shard"))
+
+
+def units(module: nn.Module, names: Sequence[str] = UNITS) -> list[nn.Module]:
+    """The layers of a network that become units of their own, by the names of their classes."""
+    return [layer for layer in module.modules() if type(layer).__name__ in names]
+
+
+def shard(
+    module: nn.Module,
+    mesh: DeviceMesh,
+    *,
+    dtype: torch.dtype = torch.float32,
+    exact: Iterable[nn.Module] = (),
+) -> nn.Module:
+    """Spread a network's weights, gradients and optimiser state over the mesh, in place.
+
+    The weights stay float32 and are gathered as `dtype`; gradients are reduced in float32. Inputs are not
+    cast: picture sizes above 256 would lose their last digits in bfloat16. A caller casts what should be.
+
+    Args:
+        module: the root. Call `warm_up` before anything of it is frozen.
+        mesh: of `device_mesh`.
+        dtype: of the gathered weights.
+        exact: parts that compute in float32 whatever `dtype` is, each a unit of its own.
+    """
+    lower = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
+    kept = list(exact)
+    inside = {layer for part in kept for layer in part.modules()}
+    for part in kept:
+        fully_shard(part, mesh=mesh, mp_policy=full)
+    for layer in units(module):
+        if layer not in inside:
+            fully_shard(layer, mesh=mesh, mp_policy=lower)
+    return fully_shard(module, mesh=mesh, mp_policy=lower)
+
+
+def warm_up(*calls: Callable[[], object]) -> None:
+    """Run each trainable network once without gradients, while all of its weights are trainable.
+
+    FSDP2 settles at the first forward which dtype a gradient is reduced in, from what is trainable then. A
+    network that is frozen at that moment fails in bfloat16 when it is trained later.
+    """
+    with torch.no_grad():
+        for call in calls:
+            call()
+
+
+def clip(parameters: Iterable[Tensor], limit: float) -> float:
+    """Scale gradients to a norm of at most `limit`; the norm before, the same number on every rank."""
+    norm = nn.utils.clip_grad_norm_(list(parameters), limit)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Mean of a tensor over the ranks; the tensor itself in a process of its own."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
