@@ -6,6 +6,7 @@ from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
 from .depth_model import LoadDepthModelNode
 from .depth_preview import DepthPreviewNode
 from .estimate import EstimateDepthNode
+from .evaluate import BlurMonotonicityNode, ContentConsistencyNode, LPIPSNode
 from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
 from .focus_point import FocusPointNode
 from .generate import AIFSamplerNode
@@ -38,4 +39,7 @@ NODES = (
     DrBokehLensNode,
     ContactSheetNode,
     FocusOverlayNode,
+    BlurMonotonicityNode,
+    ContentConsistencyNode,
+    LPIPSNode,
 )

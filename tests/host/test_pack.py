@@ -16,7 +16,7 @@ from host.provision import REPO
 from host.server import PACK
 
 GOLDEN = Path(__file__).parent / "golden" / "object_info.json"
-FILES = ("base", "file")
+FILES = ("base", "file", "heads", "trunk")
 HEAVY = (
     "cv2", "diffusers", "kornia", "matplotlib", "numba", "scipy", "skimage", "torchvision", "transformers",
 )  # fmt: skip
