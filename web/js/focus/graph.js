@@ -39,7 +39,8 @@ export const apertureIsLinked = (camera) => isLinked(camera, 'aperture') || isLi
 /** What the last run said, where ComfyUI still has it: a node made anew by undo or a tab does not hear of it. */
 export function lastOutput(node) {
   const outputs = app.nodeOutputs ?? {}
-  return outputs[node.id] ?? outputs[`${node.graph?.id}:${node.id}`] ?? null
+  // inside a subgraph a node of the same id may stand outside; just after its making there is only that
+  return outputs[`${node.graph?.id}:${node.id}`] ?? outputs[node.id] ?? null
 }
 
 /** One step of undo. */

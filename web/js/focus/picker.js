@@ -224,7 +224,9 @@ class Picker {
   camera() {
     const { width, height } = this.info
     const node = cameraNodeOf(this.node)
-    if (node) return { camera: cameraFromWidgets(cameraValues(node), width, height), whose: 'Camera' }
+    // what comes through a link is known from the last run alone
+    const known = node && !(apertureIsLinked(node) && this.info.camera)
+    if (known) return { camera: cameraFromWidgets(cameraValues(node), width, height), whose: 'Camera' }
     if (isLinked(this.node, 'camera') && this.info.camera) return { camera: this.info.camera, whose: 'of the last run' }
     return { camera: assumedCamera(this.info, this.node.properties.preview_f_number), whose: NO_CAMERA }
   }
@@ -262,7 +264,7 @@ class Picker {
   }
 
   pending({ sample }) {
-    if (sample === 'subject') return 'Run to measure the whole subject; until then a small patch is shown.'
+    if (sample === 'subject') return 'Run to measure the whole subject. Shown: a small patch.'
     return 'Preview. Run to focus the lens there.'
   }
 
@@ -350,9 +352,12 @@ export function watchCamera(node) {
       return result
     }
   }
-  const { onConfigure } = node
-  node.onConfigure = function (...args) {
-    onConfigure?.apply(this, args)
-    tell()
+  for (const name of ['onConfigure', 'onConnectionsChange']) {
+    const original = node[name]
+    node[name] = function (...args) {
+      const result = original?.apply(this, args)
+      tell()
+      return result
+    }
   }
 }

@@ -51,6 +51,7 @@ const STYLE = `
 .fine-defocus-focus .aperture span { flex: 0 0 auto; color: var(--descrip-text, #999) }
 .fine-defocus-focus .hint { min-height: 15px; padding: 0 2px; color: var(--descrip-text, #999); white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis }
+.fine-defocus-focus .hint.warning { white-space: normal }
 .fine-defocus-focus .hint.warning, .fine-defocus-focus .notes { color: #e8b339 }
 .fine-defocus-focus .notes { flex: 0 0 auto; max-height: 60px; padding: 0 2px; overflow: auto; white-space: pre-line;
   user-select: text; -webkit-user-select: text }
