@@ -1,0 +1,52 @@
+"""What happens at a step, as a pure function of it: no rank can come to another conclusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import draws
+from .config import Config
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One iteration. The fake score with its critic is updated in every one.
+
+    generator: the generator (and the focus predictor) is updated too.
+    shallow: the picture goes through the lens and is compared with the shallow set; else the deep one.
+    k: index of the student's step that is trained.
+    gan: the GAN losses count.
+    """
+
+    step: int
+    generator: bool
+    shallow: bool
+    k: int
+    gan: bool
+
+    @property
+    def set_name(self) -> str:
+        """The data set that this turn reads: deep or shallow."""
+        return "shallow" if self.shallow else "deep"
+
+
+def turn(step: int, config: Config) -> Turn:
+    """The turn at a step, from 0.
+
+    The generator's turns are every `fake_updates`-th. In stage 2 deep and shallow alternate over them, and
+    over the iterations between, so that the fake score sees both sets equally often.
+    """
+    cycle, within = divmod(step, config.fake_updates)
+    k = draws.integers(config.seed, step, [draws.EVERYONE], "student step", 0, len(config.timesteps)).item()
+    return Turn(
+        step=step,
+        generator=within == 0,
+        shallow=config.stage == 2 and (cycle + within) % 2 == 1,
+        k=k,
+        gan=step >= config.loss.gan_from_step,
+    )
+
+
+def rate(step: int, config: Config) -> float:
+    """Share of the learning rates at a step: rises evenly over the warm-up, then 1."""
+    return min(1.0, (step + 1) / max(1, config.optimiser.warmup_steps))
