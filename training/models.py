@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lens_models.camera import Camera, Focus, focal_px
+from lens_models.camera import Camera, focal_px
 from lens_models.focus.predictor import FocusPredictor
 from lens_models.generator.diffusers_twin import time_ids
 
@@ -243,11 +243,6 @@ class Networks:
         """Depth `(B, H, W)`, m; differentiable with respect to the picture."""
         fx_px = focal_px(camera.focal_mm, camera.sensor_mm, srgb.shape[-1])
         return self.depth.estimate(srgb, fx_px, canvas=self.depth_canvas)
-
-    def focused(self, srgb: Tensor, depth_m: Tensor) -> Focus:
-        """Where the trained predictor focuses."""
-        distance, scale, _ = self.focus(srgb, depth_m)
-        return Focus(distance, scale)
 
     def reference_distance(self, srgb: Tensor, depth_m: Tensor) -> Tensor:
         """Where the predictor focused before training, `(B,)` m, without gradient."""

@@ -94,7 +94,8 @@ class Stage1:
     def backward(self, batch: Batch, turn: Turn, share: float = 1.0) -> Report:
         """Accumulate the gradients of this turn: of the generator in its turns, of the fake score always.
 
-        share: of this batch in the step, 1 / accumulation. Raises NotFinite before a gradient is spoilt.
+        share: of this batch in the step, 1 / accumulation. Raises NotFinite; what was accumulated is then
+        to be thrown away.
         """
         report = Report()
         if turn.generator:

@@ -13,13 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lens_models import Camera, coc_px, taf_lens
+from lens_models import Camera, Focus, coc_px, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
 from . import losses
 from .relay import Segment, Values
 from .schedule import Turn
-from .stage1 import Batch, Report, Stage1, TermsAt, finite
+from .stage1 import Batch, NotFinite, Report, Stage1, TermsAt, finite
 
 #: Places in the shallow chain: values are the latent; the picture; picture and depth; the picture through
 #: the lens; its latent.
@@ -85,9 +85,17 @@ class Stage2(Stage1):
         own = batch.sensor_mm.to(device) if sensor is None else sensor
         return Camera(batch.f_number.to(device), batch.focal_mm.to(device), own)
 
+    def focused(self, srgb: Tensor, depth_m: Tensor) -> Focus:
+        """Where the trained predictor focuses. Raises NotFinite for what is no focus."""
+        try:
+            distance, scale, _ = self.networks.focus(srgb, depth_m)
+            return Focus(distance, scale)
+        except ValueError as error:
+            raise NotFinite(f"The focus cannot be used: {error}") from error
+
     def through_the_lens(self, srgb: Tensor, depth_m: Tensor, camera: Camera) -> Tensor:
         """The picture as the predictor focuses it and this camera blurs it, sRGB."""
-        focus = self.networks.focused(srgb, depth_m)
+        focus = self.focused(srgb, depth_m)
         cap = self.config.lens.max_radius_px
         blurred = taf_lens(srgb_to_linear(srgb), depth_m, focus, camera, max_radius_px=cap)
         return linear_to_srgb(blurred)
@@ -96,7 +104,7 @@ class Stage2(Stage1):
         """Huber distance from the frozen predictor; cut from picture and depth unless the config says so."""
         if not self.config.loss.huber_to_generator:
             srgb, depth_m = srgb.detach(), depth_m.detach()
-        focus = self.networks.focused(srgb, depth_m)
+        focus = self.focused(srgb, depth_m)
         reference = self.networks.reference_distance(srgb, depth_m)
         with torch.no_grad():
             radius = coc_px(depth_m, focus, camera, srgb.shape[-1]).abs() / 2.0

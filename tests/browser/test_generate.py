@@ -12,14 +12,10 @@ import json
 import os
 
 import pytest
-import torch
 from browser.templates import EXAMPLES, RENDERERS, check_it_opens_whole, overlapping
-from host import motorcycle
 from host.provision import REPO
 from host.toys import small, toy_host
 from PIL import Image
-
-from lens_models.depth.metric3d import Metric3DConfig, Metric3Dv2
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,15 +38,7 @@ LISTEN = """() => {
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory):
-    base = tmp_path_factory.mktemp("toys")
-    photo, _ = motorcycle.write(tmp_path_factory.mktemp("photo"))
-    torch.manual_seed(0)
-    network = Metric3Dv2(Metric3DConfig(24, 2, 1, "mlp", False, (8, 8), 8, 8, 2))
-    folder = base / "models" / "geometry_estimation"
-    folder.mkdir(parents=True)
-    torch.save({"model_state_dict": network.state_dict()}, folder / "metric_depth_vit_small_800k.pth")
-    with toy_host(base) as server:
-        server.upload(photo, "motorcycle.png")
+    with toy_host(tmp_path_factory.mktemp("toys")) as server:
         yield server
 
 

@@ -9,14 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from host import motorcycle
 from host.provision import REPO
 from host.server import PACK
+from host.toys import write_depth_weights
 from host.workflow import to_prompt
-from lens_models.depth.metric3d import Metric3DConfig, Metric3Dv2
 
 pytestmark = pytest.mark.host
 
@@ -63,14 +62,10 @@ def swept(comfy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def depth_weights(comfy):
-    """A tiny untrained Metric3Dv2 under the name of the published file, so that nothing is downloaded."""
+    """A tiny untrained network for the examples that measure depth."""
     if not getattr(comfy, "base", None):
         pytest.skip("the models folder of the ComfyUI at COMFYUI_URL is not ours to write")
-    torch.manual_seed(0)
-    network = Metric3Dv2(Metric3DConfig(24, 2, 1, "mlp", False, (8, 8), 8, 8, 2))
-    folder = comfy.base / "models" / "geometry_estimation"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save({"model_state_dict": network.state_dict()}, folder / "metric_depth_vit_small_800k.pth")
+    write_depth_weights(comfy.base)
 
 
 @pytest.mark.parametrize("example", FROM_A_PHOTO, ids=lambda path: path.stem)

@@ -1,11 +1,16 @@
-"""A ComfyUI of its own in which a toy SDXL stands for the real one, under the public files' names."""
+"""A ComfyUI of its own in which toys stand for the real networks, under the public files' names."""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from pathlib import Path
 
-from . import provision
+import torch
+
+from lens_models.depth.metric3d import Metric3DConfig, Metric3Dv2
+
+from . import motorcycle, provision
 from .server import ComfyHost
 
 PACK = Path(__file__).with_name("toy_sdxl.py")
@@ -15,12 +20,24 @@ SIDE_PX = 128
 
 @contextlib.contextmanager
 def toy_host(base: Path):
-    """The running server; `base` is its folder, which must be empty."""
+    """The running server, with the demo's photo in it; `base` is its folder, which must be empty."""
     nodes = base / "custom_nodes"
     nodes.mkdir(parents=True)
     (nodes / PACK.name).symlink_to(PACK)
-    with ComfyHost(provision.host(), base) as server:
+    write_depth_weights(base)
+    with ComfyHost(provision.host(), base) as server, tempfile.TemporaryDirectory() as folder:
+        photo, _ = motorcycle.write(Path(folder))
+        server.upload(photo, "motorcycle.png")
         yield server
+
+
+def write_depth_weights(base: Path) -> None:
+    """A tiny untrained Metric3Dv2 under the name of the published file, so that nothing is downloaded."""
+    torch.manual_seed(0)
+    network = Metric3Dv2(Metric3DConfig(24, 2, 1, "mlp", False, (8, 8), 8, 8, 2))
+    folder = base / "models" / "geometry_estimation"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model_state_dict": network.state_dict()}, folder / "metric_depth_vit_small_800k.pth")
 
 
 def small(workflow: dict) -> dict:

@@ -10,9 +10,11 @@ import torch
 from safetensors import safe_open
 
 from lens_models import Camera, Focus, taf_lens
+from lens_models.focus import save_predictor
 from lens_models.light import linear_to_srgb, srgb_to_linear
 from tests.training.tiny_run import batch, config, networks, perturb
 from training import losses
+from training.build import build
 from training.loop import Run, train
 from training.models import frozen, lower_half
 from training.schedule import Turn
@@ -289,6 +291,46 @@ def test_a_generator_that_breaks_stops_too(tmp_path):
         nets.generator.conv_out.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(NotFinite, match="The generator's latent is not finite"):
         train(settings, lambda turn, i: batch(turn, settings), networks=nets)
+
+
+def test_a_focus_predictor_that_breaks_stops_too():
+    settings = config()
+    nets = networks(settings)
+    with torch.no_grad():
+        nets.focus.scale_head.bias.fill_(torch.nan)
+    with pytest.raises(NotFinite, match=r"The focus cannot be used: focus scale is not a number \(NaN\)"):
+        Stage2(settings, nets).backward(batch(SHALLOW, settings), SHALLOW)
+
+
+def test_networks_come_from_files(tmp_path):
+    made = networks(config())
+    made.teacher.save_pretrained(tmp_path / "unet")
+    made.vae.save_pretrained(tmp_path / "vae")
+    torch.save(made.depth.state_dict(), tmp_path / "depth.pth")
+    save_predictor(tmp_path / "focus.safetensors", made.focus)
+    paths = {
+        "teacher": tmp_path / "unet",
+        "vae": tmp_path / "vae",
+        "depth": tmp_path / "depth.pth",
+        "focus": tmp_path / "focus.safetensors",
+    }
+    settings = config("models.source=files", "seed=5", *(f"models.{k}={v}" for k, v in paths.items()))
+    found = build(settings)
+    for name in ("generator", "teacher", "vae", "depth", "focus"):
+        there, here = getattr(made, name).state_dict(), getattr(found, name).state_dict()
+        assert there.keys() == here.keys()
+        assert all(torch.equal(value, here[key]) for key, value in there.items()), name
+    trained = found.trainable(settings)
+    assert all(p.requires_grad for p in trained["generator"].parameters())
+    assert not any(p.requires_grad for p in found.teacher.parameters())
+    assert Stage2(settings, found).backward(batch(SHALLOW, settings), SHALLOW).losses["huber"] == 0.0
+
+
+def test_a_folder_that_is_no_autoencoder(tmp_path):
+    networks(config("stage=1")).teacher.save_pretrained(tmp_path / "unet")
+    paths = (f"models.teacher={tmp_path / 'unet'}", f"models.vae={tmp_path / 'nothing'}")
+    with pytest.raises(ValueError, match="is not the folder of an autoencoder"):
+        build(config("models.source=files", "stage=1", *paths))
 
 
 def test_the_same_run_twice_is_the_same(tmp_path):
