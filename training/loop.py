@@ -72,6 +72,8 @@ class Run:
         if not all(torch.isfinite(torch.tensor(norm)) for norm in norms.values()):
             told = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
             raise self._stopped(NotFinite(f"A gradient is not finite: norms are {told}."), step, i, batch)
+        for network in self.trained.values():
+            shard.reshard(network)
         share = schedule.rate(step, self.config)
         for name in norms:
             for group in self.optimisers[name].param_groups:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 #: Diffusers' layers that are gathered one at a time: at most 351 M parameters of SDXL each, where its blocks
@@ -56,17 +56,19 @@ def shard(
 ) -> nn.Module:
     """Spread a network's weights, gradients and optimiser state over the mesh, in place.
 
-    The weights stay float32 and are gathered as `dtype`; gradients are reduced in float32. Inputs are not
-    cast: picture sizes above 256 would lose their last digits in bfloat16. A caller casts what should be.
+    The weights stay as they are and are gathered as `dtype`; gradients are reduced in float32 or better.
+    Inputs are not cast: picture sizes above 256 would lose their last digits in bfloat16. A caller casts
+    what should be.
 
     Args:
         module: the root. Call `warm_up` before anything of it is frozen.
         mesh: of `device_mesh`.
         dtype: of the gathered weights.
-        exact: parts that compute in float32 whatever `dtype` is, each a unit of its own.
+        exact: parts that compute as they are kept whatever `dtype` is, each a unit of its own.
     """
-    lower = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    full = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
+    reduced = torch.promote_types(dtype, torch.float32)
+    lower = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced, cast_forward_inputs=False)
+    full = MixedPrecisionPolicy()
     kept = list(exact)
     inside = {layer for part in kept for layer in part.modules()}
     for part in kept:
@@ -86,6 +88,17 @@ def warm_up(*calls: Callable[[], object]) -> None:
     with torch.no_grad():
         for call in calls:
             call()
+
+
+def reshard(module: nn.Module) -> None:
+    """Give back what is gathered of a sharded network; nothing to do for a whole one.
+
+    Its root is still gathered after a forward that no backward followed, and its parameters are not the
+    shards meanwhile: an optimiser made then would train copies, and a checkpoint would not find its own.
+    """
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def clip(parameters: Iterable[Tensor], limit: float) -> float:

@@ -1,0 +1,119 @@
+"""A run on two FSDP2 ranks against the same run in one process; saved, resumed, and on another number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.training.tiny_run import batch, config, networks
+from tests.training.two_ranks import run as on_two_ranks
+from training.checkpoint import Checkpoints
+from training.loop import Run
+from training.parallel import spread
+from training.schedule import turn
+from training.shard import device_mesh
+
+#: Both kinds of generator turn, and four updates of the fake score between each two.
+STEPS = 12
+SAVED_AT = 6
+
+
+def a_run(output, ranks: int, *overrides):
+    """The run, and where its batches come from: two samples per step, however many ranks share them."""
+    settings = config(f"output={output}", f"batch={2 // ranks}", *overrides)
+    # float32 tells less: clamps of the depth network turn rounding into 2e-3 of the generator's gradient
+    nets = networks(settings, double=True)
+    mine = (0, 1)
+    if ranks > 1:
+        mine = (dist.get_rank(),)
+        spread(nets, settings, device_mesh("cpu"), batch(turn(0, settings), settings, mine).prompt)
+    return Run(settings, nets), lambda now, _i: batch(now, settings, mine)
+
+
+def told(step):
+    return {"shallow": step.turn.shallow, "generator": step.turn.generator, "norms": dict(step.norms)}
+
+
+def weights(run):
+    """Whole weights of what is trained, by name."""
+    found = {}
+    for name, network in run.trained.items():
+        for key, value in network.state_dict().items():
+            found[f"{name}/{key}"] = value.full_tensor() if hasattr(value, "full_tensor") else value.clone()
+    return found
+
+
+def straight_and_resumed(folder):
+    """On every rank: 12 steps; 6, saved, and the other 6 in a new run."""
+    first, source = a_run(folder, 2)
+    checkpoints = Checkpoints(f"{folder}/checkpoints", first.config.model_dump(mode="json"))
+    log = []
+    for step in range(STEPS):
+        if step == SAVED_AT:
+            checkpoints.save(step, first.trained, first.optimisers)
+        log.append(told(first.step(step, source)))
+    second, source = a_run(folder, 2)
+    resumed = checkpoints.load(second.trained, second.optimisers)
+    again = [told(second.step(step, source)) for step in range(resumed.step, STEPS)]
+    return {
+        "log": log,
+        "again": again,
+        "step": resumed.step,
+        "weights": weights(first),
+        "resumed": weights(second),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("parallel")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return on_two_ranks(straight_and_resumed, str(folder), folder=folder)
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    run, source = a_run(folder, 1)
+    return [told(run.step(step, source)) for step in range(STEPS)], weights(run)
+
+
+def test_norms_are_those_of_one_process(found, alone, capsys):
+    log, _ = alone
+    turns = [(step["shallow"], step["generator"]) for step in log]
+    assert {(True, True), (False, True), (True, False), (False, False)} == set(turns)
+    worst = {}
+    for ours, theirs in zip(found["log"], log, strict=True):
+        assert ours["norms"].keys() == theirs["norms"].keys()
+        for name, norm in theirs["norms"].items():
+            assert norm > 1e-8
+            worst[name] = max(worst.get(name, 0.0), abs(ours["norms"][name] / norm - 1))
+    with capsys.disabled():
+        print("\ntwo ranks and one process:", ", ".join(f"{name} {off:.1e}" for name, off in worst.items()))
+    # the issue's bound: sums in another order, which Adam's steps carry on
+    assert max(worst.values()) <= 1e-4
+
+
+def test_resumed_is_bit_equal(found):
+    assert found["step"] == SAVED_AT
+    assert found["again"] == found["log"][SAVED_AT:]
+    assert found["resumed"].keys() == found["weights"].keys()
+    for name, value in found["weights"].items():
+        assert torch.equal(found["resumed"][name], value), name
+
+
+def test_two_ranks_go_on_in_one(found, folder):
+    run, source = a_run(folder, 1)
+    # the batch of a rank is a matter of how many there are
+    checkpoints = Checkpoints(
+        folder / "checkpoints", run.config.model_dump(mode="json"), may_change=("batch",)
+    )
+    resumed = checkpoints.load(run.trained, run.optimisers)
+    assert resumed.step == SAVED_AT
+    for step in range(SAVED_AT, SAVED_AT + 3):
+        done = told(run.step(step, source))
+        for name, norm in found["log"][step]["norms"].items():
+            assert done["norms"][name] == pytest.approx(norm, rel=1e-4), name  # as above
