@@ -75,7 +75,8 @@ def test(arguments: list[str]) -> int:
     if not os.environ.get("COMFYUI_URL"):
         provision.host()
     browser = provision.chromium()
-    env = {**os.environ, **({"FINE_DEFOCUS_CHROMIUM": browser} if browser else {})}
+    # threads of pytest, ComfyUI and the browser that wait for each other by spinning starve all three
+    env = {"OMP_NUM_THREADS": "1", **os.environ, **({"FINE_DEFOCUS_CHROMIUM": browser} if browser else {})}
     log.info("running pytest ...")
     return subprocess.run([python, "-m", "pytest", *arguments], cwd=REPO, env=env).returncode
 

@@ -11,8 +11,8 @@ import traceback
 
 import torch
 from safetensors.torch import save_file
-from tiny_network import CONTROL_NETWORK
 from tiny_sdxl import (
+    CONTROL_NETWORK,
     IO,
     KEPT,
     NETWORK,

@@ -26,7 +26,7 @@ import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from tiny_network import FIXTURE, NETWORK, as_in_the_fixture  # noqa: E402
+from tiny_network import CONTROL_NETWORK, FIXTURE, NETWORK, as_in_the_fixture  # noqa: E402, F401
 
 spec = importlib.util.spec_from_file_location(
     "pack", REPO / "__init__.py", submodule_search_locations=[str(REPO)]
