@@ -48,6 +48,38 @@ def test_equals_the_definition_with_a_matrix_root(random):
     assert frechet_distance(means[0], one, means[1], two) == pytest.approx(expected.item(), abs=1e-6)
 
 
+class Extractor(torch.nn.Module):
+    """A small network in the place of Inception; torchmetrics asks for `num_features`."""
+
+    num_features = 12
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, self.num_features, 3, stride=2).double()
+
+    def forward(self, pictures):
+        return self.layer(pictures.double()).relu().mean(dim=(2, 3))
+
+
+def test_equals_torchmetrics_with_the_same_extractor(random):
+    frechet = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance
+    extractor = Extractor()
+    theirs = frechet(feature=extractor, normalize=True, input_img_size=(3, 16, 16)).set_dtype(torch.float64)
+    ours = []
+    for real, exponent in ((True, 1.0), (False, 2.0)):
+        pictures = torch.from_numpy(random.random((200, 3, 16, 16)) ** exponent)
+        statistics = FeatureStatistics()
+        for batch in pictures.split(64):
+            theirs.update(batch, real=real)
+            with torch.no_grad():
+                statistics.add(extractor(batch))
+        ours.append(statistics)
+    # the issue's 1e-4; both are float64, and theirs takes the root of a product that is not symmetric
+    assert fid(*ours) == pytest.approx(theirs.compute().item(), rel=1e-4)
+    assert fid(*ours) > 1e-3
+
+
 def test_fewer_pictures_than_features(random):
     """Singular covariances, on which a matrix root of the product fails or turns complex."""
     one, two = spread(random, 50, rank=7), spread(random, 50, rank=11)

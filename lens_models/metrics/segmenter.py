@@ -2,7 +2,8 @@
 
 They come as folders with a config.json, and nothing is downloaded. This is the fast way to the label sets of
 content consistency: the classes with the highest scores of one network. The paper's sets come from Semantic
-Segment Anything, which joins several networks, so its figures are not to be compared with these.
+Segment Anything, which joins several networks (see semantic_sam), so its figures are not to be compared with
+these.
 
 The pictures are prepared here, in torch: the library's own image processors need torchvision.
 """
@@ -13,7 +14,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,18 +22,25 @@ from torch import Tensor, nn
 
 from .consistency import LABELS_KEPT, top_labels
 
+if TYPE_CHECKING:
+    from .semantic_sam import SemanticSam, SemanticSamOptions
+
 #: Kinds by the library's name for them.
 KINDS = ("maskformer", "mask2former", "oneformer")
 _TASK = "the task is semantic"
 _SHORTEST, _LONGEST, _MULTIPLE = 800, 1333, 32
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Of PIL's ways to resize, those that torch has, by PIL's numbers.
+_RESAMPLED = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True)
 class Preparation:
     """shortest, longest: sides that the network sees, px; height, width: instead, a fixed size.
 
-    multiple: sides are rounded up to multiples of this, px. mean, deviation: for colours 0..1.
+    multiple: sides are rounded up to multiples of this, px. mean, deviation: for colours 0..1. resampled:
+    "bilinear" or "bicubic". middle: (height, width) of the middle that is cut out afterwards, px; None keeps
+    all.
     """
 
     shortest: int = _SHORTEST
@@ -42,28 +50,41 @@ class Preparation:
     multiple: int = _MULTIPLE
     mean: tuple[float, ...] = _MEAN
     deviation: tuple[float, ...] = _DEVIATION
+    resampled: str = "bilinear"
+    middle: tuple[int, int] | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> Preparation:
-        """From preprocessor_config.json where the folder has one, else as most are published."""
+    def read(cls, folder: Path, usual: Preparation | None = None) -> Preparation:
+        """From preprocessor_config.json where the folder has one, else as most are published.
+
+        usual: what stands where the file says nothing; not given, that of MaskFormer and its descendants.
+        """
+        usual = cls() if usual is None else usual
         path = folder / "preprocessor_config.json"
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         told = told.get("image_processor", told)
         size = told.get("size")
         size = {"shortest_edge": size} if isinstance(size, int) else (size or {})
-        multiple = told.get("size_divisor", _MULTIPLE)
+        if not size:
+            size = {"height": usual.height, "width": usual.width}
+        multiple = told.get("size_divisor", usual.multiple)
+        middle = told.get("crop_size")
+        middle = {"height": middle, "width": middle} if isinstance(middle, int) else middle
+        cut = usual.middle is not None and told.get("do_center_crop", True)
         return cls(
-            int(size.get("shortest_edge") or _SHORTEST),
-            int(size.get("longest_edge") or told.get("max_size") or _LONGEST),
+            int(size.get("shortest_edge") or usual.shortest),
+            int(size.get("longest_edge") or told.get("max_size") or usual.longest),
             int(size.get("height") or 0),
             int(size.get("width") or 0),
             int(multiple or 1),
-            tuple(told.get("image_mean") or _MEAN),
-            tuple(told.get("image_std") or _DEVIATION),
+            tuple(told.get("image_mean") or usual.mean),
+            tuple(told.get("image_std") or usual.deviation),
+            _RESAMPLED.get(told.get("resample"), usual.resampled),
+            ((middle["height"], middle["width"]) if middle else usual.middle) if cut else None,
         )
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) at which a picture is shown to the network."""
+        """(height, width) at which a picture is shown to the network, before its middle is cut out."""
         if self.height and self.width:
             rows, columns = self.height, self.width
         else:
@@ -74,9 +95,17 @@ class Preparation:
     def shown(self, srgb: Tensor) -> Tensor:
         """sRGB 0..1 `(B, 3, H, W)` as the network gets it."""
         size = self.seen_size(*srgb.shape[-2:])
-        resized = F.interpolate(srgb, size=size, mode="bilinear", align_corners=False, antialias=True)
+        resized = F.interpolate(srgb, size=size, mode=self.resampled, align_corners=False, antialias=True)
+        if self.middle is not None:
+            rows, columns = self.middle
+            top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
+            resized = resized[..., top : top + rows, left : left + columns]
+        return self.normal(resized.clamp(0.0, 1.0))
+
+    def normal(self, srgb: Tensor) -> Tensor:
+        """Colours 0..1 `(B, 3, H, W)` less the mean, over the deviation."""
         mean, deviation = (srgb.new_tensor(c).view(1, 3, 1, 1) for c in (self.mean, self.deviation))
-        return (resized.clamp(0.0, 1.0) - mean) / deviation
+        return (srgb - mean) / deviation
 
 
 class TransformersSegmenter:
@@ -114,12 +143,17 @@ class TransformersSegmenter:
         return torch.cat(found)
 
 
-def load_segmenter(folder: str | Path) -> TransformersSegmenter:
+def load_segmenter(folder: str | Path | SemanticSamOptions) -> TransformersSegmenter | SemanticSam:
     """The segmentation network in a folder of the transformers library; nothing is downloaded.
 
+    folder: or the options of Semantic Segment Anything, for all of its networks.
     Raises FileNotFoundError when there is no config.json, ValueError for another kind of network or without
     transformers.
     """
+    if not isinstance(folder, (str, Path)):
+        from .semantic_sam import load_semantic_sam
+
+        return load_semantic_sam(folder)
     folder = Path(folder)
     config = folder / "config.json"
     if not config.is_file():
