@@ -1,0 +1,106 @@
+"""The fifth stage: none, desirable or undesirable blur. Deep keeps the first, shallow the second."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ..data.packed import file_hash
+from .blur_net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
+from .flow import (
+    Done,
+    Engine,
+    Progress,
+    counts,
+    dropped,
+    inputs_of,
+    kept,
+    run_stage,
+    write_settings,
+)
+from .options import Blur, Curation
+from .pixels import crops, thumbnail, to_tensor
+from .rules import DEEP, SHALLOW
+from .seeing import Seeing
+
+#: What each set is made of (Appendix D).
+WANTED = {DEEP: "none", SHALLOW: "desirable"}
+
+
+def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+    """Classify all photos."""
+    options = config.blur
+    if options.source == "files" and not options.weights:
+        raise ValueError("blur.weights must be set to a file of train-blur, or blur.skip to true.")
+    done = run_stage(
+        config,
+        "blur",
+        inputs_of(before),
+        partial(Worker, config),
+        engine,
+        extra=file_hash(Path(options.weights)) if options.source == "files" else "tiny",
+        gpu=True,
+        total=counts(config, before)[0],
+        progress=progress,
+    )
+    write_settings(config, done)
+    return done
+
+
+def views(picture: Any, options: Blur) -> Tensor:
+    """The thumbnail and the crops of a Pillow picture, uint8 `(1 + crops, 3, side, side)`."""
+    side = options.crop_px
+    shown = [thumbnail(picture, side), *crops(picture, side, options.crops)]
+    return torch.stack([to_tensor(view) for view in shown])
+
+
+def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
+    """The network that the options name, for use."""
+    if options.source == "tiny":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            # thresholds of 0: an untrained network is certain of nothing
+            return BlurNet(TINY).eval(), Calibration(thresholds=(0.0, 0.0, 0.0))
+    network, calibration = load_blur_net(options.weights)
+    return network.eval(), calibration
+
+
+class Worker(Seeing):
+    """Classifies a unit's photos. blur: the class, or None where the network is not certain enough.
+
+    p_none, p_desirable, p_undesirable: calibrated probabilities; blur_p: that of the set's class.
+    """
+
+    columns = (
+        ("blur", pa.string()),
+        *((f"p_{name}", pa.float64()) for name in CLASSES),
+        ("blur_p", pa.float64()),
+    )
+
+    def __init__(self, config: Curation):
+        super().__init__(config)
+        self.network, self.calibration = load_network(config.blur)
+        self.network.to(self.device)
+
+    def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
+        seen = torch.stack([views(picture, self.config.blur) for picture in pictures])
+        with torch.inference_mode():
+            logits, _ = self.network(seen.to(self.device).float() / 255.0)
+        told = self.calibration.probabilities(logits).cpu().tolist()
+        return [self._verdict(row, probabilities) for row, probabilities in zip(rows, told, strict=True)]
+
+    def _verdict(self, row: dict[str, Any], probabilities: list[float]) -> dict[str, Any]:
+        called = self.calibration.called(probabilities)
+        wanted = WANTED[row["set"]]
+        columns = {f"p_{name}": p for name, p in zip(CLASSES, probabilities, strict=True)}
+        columns |= {"blur": called, "blur_p": columns[f"p_{wanted}"]}
+        if called == wanted:
+            return kept(row["reason"], **columns)
+        if called is None:
+            return dropped("its blur is not certain", **columns)
+        return dropped(f"{row['set']}, and blur: {called}", **columns)

@@ -1,0 +1,113 @@
+"""The data card of a packed set: where its samples come from, what was dropped and why, what nobody knows.
+
+OUTPUT/deep/DATACARD.md and OUTPUT/shallow/DATACARD.md, written with the report from the same counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.packed import read_manifest
+from .flow import write_text
+from .options import Curation
+
+_REASONS = 5
+#: Settings that say where and how fast the work ran, and not what was chosen.
+_NOT_ABOUT_THE_DATA = {"batch", "skip", "timeout_s"}
+#: Settings that name a file or a folder; so does a model without a revision.
+_FILES = {"weights", "phones", "vae"}
+_UNKNOWN = (
+    "Who is in the photos, whether they agreed, and the licences: none of it is read. Check the sources.",
+    "Photos without EXIF, and those whose makers or editors took it out, are not in the set.",
+    "Distances: the EXIF tag of the subject's distance is rare and not checked.",
+    "Captions and the verdicts on blur and on being a photo are networks' guesses, whose errors are not "
+    "measured here. With random or tiny networks they mean nothing.",
+)
+
+
+def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | None:
+    """The card of one set, from the report's counts of each stage; None where the set is not there."""
+    path = Path(config.output) / name
+    if not path.is_dir():
+        return None
+    manifest = read_manifest(path)
+    last, side = stages[-1], config.pack.size_px
+    lines = [
+        f"# The {name} set",
+        "",
+        f"{manifest['samples']:,} samples of {side} × {side} px: latent, EXIF and caption"
+        + (", with the picture." if config.pack.images else "."),
+        f"Settings `{manifest['about']['settings']}`, index `{manifest['index']['sha256'][:16]}`.",
+        "",
+        "## Sources",
+        "",
+        *(f"- `{Path(folder).name}`" for folder in config.photos),
+        "",
+        "## From photos to samples",
+        "",
+        "Both sets together; the last stage has this set's share in the histograms.",
+        "",
+        "| stage | kept | dropped | why, most often |",
+        "|---|---|---|---|",
+        *(_stage_row(stage) for stage in stages),
+        "",
+        "## Decisions",
+        "",
+        *decisions(config),
+        "",
+        "## What is in it",
+        "",
+        *_histogram("f-number from", last.f_numbers, name, last.f_number_edges),
+        *_histogram("focal length from, mm", last.focals, name, last.focal_edges),
+        *_makers(last.makers, name),
+        "## Not known",
+        "",
+        *(f"- {line}" for line in _UNKNOWN),
+    ]
+    write_text(path / "DATACARD.md", "\n".join(lines) + "\n")
+    return path / "DATACARD.md"
+
+
+def _stage_row(stage: Any) -> str:
+    told = [(reason, n) for (kept, reason), n in stage.reasons.most_common() if not kept][:_REASONS]
+    why = "; ".join(f"{reason} ({n:,})".replace("|", "\\|") for reason, n in told)
+    return f"| {stage.name} | {stage.kept:,} | {stage.dropped:,} | {why} |"
+
+
+def decisions(config: Curation) -> Iterator[str]:
+    """A line for each stage: the settings that decide what is in the sets, files by their names alone."""
+    for stage in ("index", "exif", "rules", "duplicates", "blur", "photo", "caption", "pack"):
+        options = getattr(config, stage)
+        if options.skip:
+            yield f"- **{stage}**: left out"
+            continue
+        told = {key: value for key, value in options.model_dump().items() if key not in _NOT_ABOUT_THE_DATA}
+        files = _FILES if told.get("revision") else {*_FILES, "model"}
+        said = (f"{key} {_said(value, key in files)}" for key, value in told.items())
+        yield f"- **{stage}**: " + ", ".join(said)
+
+
+def _said(value: Any, is_file: bool) -> str:
+    if value is None:
+        return "–"
+    return f"`{Path(value).name if is_file else value}`"
+
+
+def _histogram(title: str, counter: Counter, name: str, edges: Sequence[float]) -> Iterator[str]:
+    counts = [(edge, counter[place, name]) for place, edge in enumerate(edges[:-1])]
+    counts = [(edge, count) for edge, count in counts if count]
+    if counts:
+        yield f"| {title} | " + " | ".join(f"{edge:g}" for edge, _ in counts) + " |"
+        yield "|---" * (len(counts) + 1) + "|"
+        yield "| samples | " + " | ".join(f"{count:,}" for _, count in counts) + " |"
+        yield ""
+
+
+def _makers(makers: Counter, name: str) -> Iterator[str]:
+    found = Counter({maker: n for (maker, told), n in makers.items() if told == name})
+    if found:
+        yield "Makers: " + ", ".join(f"{maker} {n:,}" for maker, n in found.most_common()) + "."
+        yield ""

@@ -1,0 +1,129 @@
+"""The second stage: what each picture's header says. Pixels are not decoded."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lens_models.exif import read_exif
+
+from .flow import (
+    Done,
+    Engine,
+    Progress,
+    RowWorker,
+    counts,
+    dropped,
+    inputs_of,
+    kept,
+    picture_path,
+    run_stage,
+    write_settings,
+)
+from .guard import within
+from .options import Curation, Exif
+
+#: PNG's header has the bits of a channel there.
+_PNG_BITS = 24
+_TIFF_BITS = 258
+#: Pillow's modes with more than 8 bits a channel.
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_MILLION = 1e6
+#: Formats of which a camera writes several pictures into one file, the first being the photo.
+_SEVERAL = ("MPO",)
+
+
+def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+    """Read all headers."""
+    make, total = partial(Worker, config), counts(config, before)[0]
+    done = run_stage(config, "exif", inputs_of(before), make, engine, total=total, progress=progress)
+    write_settings(config, done)
+    return done
+
+
+class Worker(RowWorker):
+    """Reads a unit's headers. width, height: px as shown, after `orientation`; lengths: mm."""
+
+    columns = (
+        ("mode", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("f_number", pa.float64()),
+        ("focal_mm", pa.float64()),
+        ("focal_35mm", pa.float64()),
+        ("subject_distance_m", pa.float64()),
+        ("exposure_s", pa.float64()),
+        ("make", pa.string()),
+        ("model", pa.string()),
+        ("lens", pa.string()),
+        ("orientation", pa.int8()),
+        ("sensor_mm", pa.float64()),
+    )
+
+    def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        options = self.config.exif
+        found = []
+        for row in rows:
+            try:
+                read = within(options.timeout_s, header, picture_path(self.config, row), options)
+            except Exception as error:  # damaged files fail in every way there is
+                read = dropped(f"its header cannot be read: {str(error) or type(error).__name__}")
+            if read["kept"] and not read["reason"]:
+                read["reason"] = row["reason"]
+            found.append(read)
+        return found
+
+
+def header(path: Path, options: Exif) -> dict[str, Any]:
+    """A photo's verdict and columns. Raises OSError and others for damaged files."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures and damaged tags, which are judged below
+            with Image.open(path) as picture:
+                columns, reason = _looked_at(picture, path, options)
+    except UnidentifiedImageError:
+        return dropped("no picture that Pillow opens")
+    except Image.DecompressionBombError:
+        return dropped(f"more than {2 * Image.MAX_IMAGE_PIXELS / _MILLION:.0f} megapixels")
+    settings = read_exif(path)
+    told = {name: value for name, value in asdict(settings).items() if name != "reason"}
+    if (settings.orientation or 1) >= 5:
+        columns["width"], columns["height"] = columns["height"], columns["width"]
+    if reason:
+        return dropped(reason, **columns, **told)
+    return kept(settings.reason, **columns, **told)
+
+
+def _looked_at(picture: Any, path: Path, options: Exif) -> tuple[dict[str, Any], str]:
+    width, height = picture.size
+    columns = {"mode": picture.mode, "width": width, "height": height}
+    frames = 1 if picture.format in _SEVERAL else getattr(picture, "n_frames", 1)
+    megapixels = width * height / _MILLION
+    if megapixels > options.max_megapixels:
+        return columns, f"{megapixels:.3g} megapixels, more than {options.max_megapixels:g}"
+    if frames > 1:
+        return columns, f"animated: {frames} frames"
+    if not options.sixteen_bit and _bits(picture, path) > 8:
+        return columns, f"{_bits(picture, path)} bits a channel"
+    if picture.mode not in options.colour:
+        return columns, f"colour mode {picture.mode}, not {' or '.join(options.colour)}"
+    return columns, ""
+
+
+def _bits(picture: Any, path: Path) -> int:
+    if picture.mode in _DEEP_MODES:
+        return 32 if picture.mode in ("I", "F") else 16
+    if picture.format == "PNG":
+        with path.open("rb") as file:
+            return file.read(_PNG_BITS + 1)[-1]
+    if picture.format == "TIFF":
+        bits = picture.tag_v2.get(_TIFF_BITS, 8)
+        return max(bits) if isinstance(bits, tuple) else int(bits)
+    return 8

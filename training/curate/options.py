@@ -1,0 +1,250 @@
+"""What a curation is: one YAML file. Where the paper leaves something open, the field says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ..config import ConfigError
+from ..options import Part, Positive
+from . import STAGES
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+#: Stages that a curation cannot do without.
+_NEEDED = ("index", "exif", "rules")
+
+
+class _Stage(Part):
+    skip: bool = Field(False, description="Leave the stage out; what the one before it kept goes on.")
+
+
+class Index(_Stage):
+    """Every file, its hash and what its first bytes say it is."""
+
+    links: Literal["skip", "follow"] = Field(
+        "skip",
+        description="Symbolic links to files. They mostly lead to photos that are in the folder anyway. "
+        "Links to folders are never followed.",
+    )
+    wrong_extension: Literal["keep", "drop"] = Field(
+        "keep", description="Pictures whose name promises another format than their bytes are."
+    )
+
+
+class Exif(_Stage):
+    """The header: format, size, and what the camera wrote."""
+
+    timeout_s: Positive = Field(15.0, description="Per file; a damaged one may keep a parser busy for ever.")
+    max_megapixels: Positive = Field(
+        120.0, description="Larger ones are dropped unread. The largest camera sensors have 102 megapixels."
+    )
+    colour: tuple[str, ...] = Field(
+        ("RGB",),
+        description="Pillow's names of the colour modes that are kept. Not said in the paper. CMYK is print "
+        "work, grey (L) teaches a generator of colour pictures the wrong thing.",
+    )
+    sixteen_bit: bool = Field(
+        False, description="Keep pictures of 16 bits a channel: scans and exports, seldom a camera's own."
+    )
+
+
+class Rules(_Stage):
+    """Appendix D. Photos with no f-number in their EXIF are dropped; N = 10 is deep."""
+
+    split_f_number: Positive = Field(10.0, description="Shallow below it, deep from it on; the paper's.")
+    least_f_number: Positive = Field(1.0, description="Smallest of the shallow set; the paper's.")
+    most_f_number: Positive = Field(50.0, description="Largest of the deep set; the paper's.")
+    deep_exposure_s: Positive = Field(0.1, description="Longest of the deep set; the paper's.")
+    shallow_exposure_s: Positive | None = Field(
+        None, description="Longest of the shallow set. The paper sets no limit there."
+    )
+    no_exposure: Literal["drop", "keep"] = Field(
+        "drop",
+        description="Deep photos that do not tell their exposure. Open in the paper; dropped, as the limit "
+        "is there against shake and nothing speaks against it in them.",
+    )
+    phones: str | None = Field(
+        None, description="A table like phones.csv, in place of the one that comes with this program."
+    )
+    deep_phones: Literal["drop", "keep"] = Field(
+        "keep", description="Phones in the deep set. The paper leaves them out of the shallow one only."
+    )
+    no_camera: Literal["drop", "keep"] = Field(
+        "drop",
+        description="Shallow photos that tell neither maker, model nor lens. Open in the paper; dropped, "
+        "since a phone cannot be ruled out.",
+    )
+    no_sensor: Literal["drop", "full frame"] = Field(
+        "drop",
+        description="Photos that tell neither a 35-mm equivalent nor the size of their sensor. Open in the "
+        'paper. "full frame": take the sensor for 36 mm wide.',
+    )
+    no_focal: Literal["drop", "35 mm equivalent"] = Field(
+        "drop",
+        description="Photos that tell the 35-mm equivalent of their focal length alone. Open in the paper. "
+        "Taking the equivalent for the focal length says a wrong blur for sensors that are not full frame.",
+    )
+    least_side_px: Count = Field(
+        1024, description="Shortest side. Not said in the paper; its pictures are of 1024 px."
+    )
+
+
+class Duplicates(_Stage):
+    """One of each group of photos that look the same; the largest stays."""
+
+    distance: Annotated[int, Field(ge=0, le=7)] = Field(
+        3, description="Differing bits of 64 up to which two photos are the same. Not said in the paper."
+    )
+    least_contrast: Annotated[float, Field(ge=0.0, le=255.0)] = Field(
+        4.0,
+        description="Standard deviation, of 255, of the 9 × 8 px thumbnail. Photos below are compared by "
+        "their bytes alone, as all flat ones look the same.",
+    )
+
+
+class Blur(_Stage):
+    """Deep keeps photos without blur, shallow those with a desirable one."""
+
+    source: Literal["files", "tiny"] = Field(
+        "files", description='"tiny": an untrained network of a few thousand weights, to try the machinery.'
+    )
+    weights: str | None = Field(None, description="File that `train-blur` wrote.")
+    crop_px: Annotated[int, Field(ge=32)] = Field(512, description="Side of the crops and the thumbnail.")
+    crops: Count = Field(5, description="Crops in the photo's own pixels: scaling down hides blur.")
+    batch: Count = Field(8, description="Photos per call of the network.")
+
+
+class Photo(_Stage):
+    """Is it a photo, and not a drawing, a screenshot or a collage? The answer's probability is stored."""
+
+    model: str | None = Field(None, description="Folder of an InternVL model as transformers reads it.")
+    revision: str | None = Field(None, description="Commit of the model, where `model` is a name on the hub.")
+    question: str = Field(
+        "Is this a photograph taken with a camera, and not a drawing, a rendering, a screenshot or a "
+        "collage? Answer with yes or no.",
+        description="The paper gives no wording.",
+    )
+    least_p_yes: Share = Field(0.5, description="Photos below are dropped. Not said in the paper.")
+    batch: Count = 8
+
+
+class Caption(_Stage):
+    """BLIP-2's words."""
+
+    model: str | None = Field(None, description="Folder of a BLIP-2 model as transformers reads it.")
+    revision: str | None = Field(None, description="Commit of the model, where `model` is a name on the hub.")
+    beside: str | None = Field(
+        None,
+        description="Ending, such as .txt, of files beside the photos that hold their captions; the model "
+        "writes only those that are missing.",
+    )
+    prompt: str = Field("", description="What the caption continues; nothing is the model's own way.")
+    max_tokens: Count = 40
+    batch: Count = 8
+
+
+class Pack(_Stage):
+    """The latents of SDXL's autoencoder, in sets that training reads."""
+
+    source: Literal["files", "random", "tiny"] = Field(
+        "files", description='"tiny": an untrained autoencoder of a few thousand weights.'
+    )
+    vae: str | None = Field(None, description="Folder of the autoencoder with config.json and weights.")
+    size_px: Annotated[int, Field(ge=8, multiple_of=8)] = Field(1024, description="Side of the squares.")
+    per_set: Count | None = Field(
+        None, description="Most samples of a set, those with the smallest keys; the paper has 1.5 million."
+    )
+    images: bool = Field(True, description="Store the pictures too, for FID and for encoding them again.")
+    shard_mb: Positive = 1024.0
+    batch: Count = 4
+
+
+class Curation(Part):
+    """All stages."""
+
+    photos: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="Folders of photos.")
+    output: str = Field(description="Folder of the tables, the sets and the report.")
+    unit_photos: Count = Field(512, description="Files per unit of work, about.")
+    index: Index = Index()
+    exif: Exif = Exif()
+    rules: Rules = Rules()
+    duplicates: Duplicates = Duplicates()
+    blur: Blur = Blur()
+    photo: Photo = Photo()
+    caption: Caption = Caption()
+    pack: Pack = Pack()
+    report_samples: Count = Field(24, description="Pictures on each sheet of the report.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Curation:
+        for name in _NEEDED:
+            if getattr(self, name).skip:
+                raise ValueError(f"{name}.skip is on: no curation goes without this stage")
+        rules = self.rules
+        if not rules.least_f_number < rules.split_f_number <= rules.most_f_number:
+            raise ValueError(
+                f"the f-numbers of the rules are {rules.least_f_number:g}, {rules.split_f_number:g} and "
+                f"{rules.most_f_number:g}: they must rise"
+            )
+        return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that are not left out."""
+        return tuple(name for name in STAGES if not getattr(self, name).skip)
+
+    def chain(self, stage: str) -> str:
+        """12 hex digits that change with the settings of the stage and of all before it."""
+        told: list[Any] = [len(self.photos), self.unit_photos]
+        for name in self.stages[: self.stages.index(stage) + 1]:
+            told.append([name, getattr(self, name).model_dump(mode="json", exclude={"batch"})])
+        return digest(told)
+
+
+def digest(*told: Any) -> str:
+    """12 hex digits of plain values."""
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Curation:
+    """Read a YAML file, set `dotted.key=value` overrides, and check.
+
+    Paths are relative to the folder where the program runs. Raises ConfigError, in a sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"There is no config {path}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals:
+                raise ConfigError(f'"{override}" is not an override: write key=value, as in blur.crops=3.')
+            *sections, last = key.split(".")
+            section = values
+            for name in sections:
+                section = section.setdefault(name, {})
+            section[last] = yaml.safe_load(text)
+        config = Curation.model_validate(values)
+        # workers may run elsewhere
+        photos = tuple(str(Path(folder).absolute()) for folder in config.photos)
+        return config.model_copy(update={"photos": photos, "output": str(Path(config.output).absolute())})
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name} is not YAML: {error}.") from error
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(f"{path.name} must be sections of keys with values.") from error
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise ConfigError(f"{path.name}: {told}.") from error
