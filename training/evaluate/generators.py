@@ -1,0 +1,173 @@
+"""Prompts to sharp pictures: SDXL in many steps with guidance, students in few, SD 2.1 with camera tokens.
+
+All give sRGB `(1, 3, H, W)` in 0..1. Noise follows from seed and prompt, so that every method and every
+aperture starts from the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lens_models.generator.diffusers_twin import generate, time_ids
+from lens_models.generator.exif_embedding import told_the_camera
+from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused, timesteps
+
+from .. import draws
+from ..models import Prompt
+from .camera_tokens import SETTINGS
+from .kit import Kit, decoded
+
+_LATENT_PX = 8
+Predict = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a generator is asked: text, and the camera for those that are told it by numbers."""
+
+    prompt: str
+    text: str
+    f_number: float
+    focal_mm: float
+    seed: int
+
+
+class Generator(Protocol):
+    """told: whether the camera reaches it besides the text. name: of its pictures, for files."""
+
+    name: str
+    told: bool
+
+    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+        """sRGB `(1, 3, H, W)`, 0..1."""
+        ...
+
+
+def noise(asked: Asked, step: int, side: int) -> Tensor:
+    """Unit noise of a step, `(1, 4, side, side)` float64, from seed and prompt alone."""
+    return draws.normal(asked.seed, step, [0], f"evaluate {asked.prompt}", (4, side, side)).double()
+
+
+def ddim(predict: Predict, start: Tensor, steps: int) -> Tensor:
+    """The clean latent after DDIM without added noise (Song et al. 2021); predict(noisy, t) gives eps."""
+    table, noisy = alphas_bar(device=start.device), start
+    clean, marks = start, timesteps(steps)
+    for i, t in enumerate(marks):
+        eps = predict(noisy, t).double()
+        clean = clean_estimate(noisy, eps, table[t])
+        if i + 1 < len(marks):
+            noisy = diffused(clean, eps, table[marks[i + 1]])
+    return clean
+
+
+@dataclass(frozen=True)
+class Guided:
+    """SDXL with classifier-free guidance; its unconditional input is zeros, as SDXL has it."""
+
+    name: str = "sdxl"
+    told: bool = False
+
+    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+        return kit.decode(self.latent(kit, asked))
+
+    def latent(self, kit: Kit, asked: Asked, control: Tensor | None = None) -> Tensor:
+        """control: `(1, 3, H, W)` 0..1, what the ControlNet sees."""
+        unet, prompt = kit.sdxl(), kit.text()([asked.text])
+        both = Prompt(*(torch.cat([empty, full]) for full, empty in zip(prompt, prompt.empty, strict=True)))
+        start = noise(asked, 0, kit.config.size_px // _LATENT_PX).to(kit.device)
+        weight = next(unet.parameters())
+        added = {"text_embeds": both.pooled.to(weight), "time_ids": time_ids(start).repeat(2, 1).float()}
+        reads = {"encoder_hidden_states": both.text.to(weight), "added_cond_kwargs": added}
+        net = None if control is None else kit.controlnet()
+
+        def predict(noisy: Tensor, t: int) -> Tensor:
+            twice, more = noisy.to(weight).repeat(2, 1, 1, 1), {}
+            if net is not None:
+                down, middle = net(
+                    twice,
+                    t,
+                    controlnet_cond=control.to(weight).expand(2, -1, -1, -1),
+                    conditioning_scale=kit.config.control_scale,
+                    return_dict=False,
+                    **reads,
+                )
+                more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            untold, told = unet(twice, t, **reads, **more).sample.double().chunk(2)
+            return untold + kit.config.guidance * (told - untold)
+
+        return ddim(predict, start, kit.config.steps)
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """A student by its name in the config; told: f-number and focal length reach its EXIF embedding."""
+
+    student: str
+    told: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"student_{self.student}"
+
+    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+        network = kit.student(self.student)
+        if self.told and network.exif is None:
+            raise ValueError(
+                f"students.{self.student} has no EXIF embedding: its run must have exif_embedding: true."
+            )
+        unet, side = network.unet, kit.config.size_px // _LATENT_PX
+        prompt = kit.text()([asked.text])
+        noises = (noise(asked, i, side) for i in range(len(network.timesteps)))
+        camera = (
+            told_the_camera(unet, network.exif, asked.f_number, asked.focal_mm)
+            if self.told
+            else nullcontext()
+        )
+        with camera:
+            clean = generate(unet, noises, prompt.text, prompt.pooled, timesteps=network.timesteps)
+        return kit.decode(clean)
+
+
+@dataclass(frozen=True)
+class TokenGuided:
+    """SD 2.1 that reads the camera as four tokens behind the prompt's."""
+
+    name: str = "camera_tokens"
+    told: bool = True
+
+    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+        net, config = kit.camera_tokens(), kit.config
+        given = config.camera_tokens
+        side = (config.size_px if given is None else given.size_px) // _LATENT_PX
+        iso, exposure = (100.0, 0.01) if given is None else (given.iso, given.exposure_s)
+        values = dict(zip(SETTINGS, (asked.focal_mm, asked.f_number, iso, exposure), strict=True))
+        settings = torch.tensor([[values[name] for name in SETTINGS]], device=kit.device)
+        camera, weight = net.tokens(settings), next(net.unet.parameters())
+        text = torch.cat(
+            [
+                torch.cat([_encoded(net.tokenizer, net.encoder, words, kit.device), camera], dim=1)
+                for words in ("", asked.text)
+            ]
+        ).to(weight)
+        table = alphas_bar(device=kit.device)
+
+        def predict(noisy: Tensor, t: int) -> Tensor:
+            out = net.unet(noisy.to(weight).repeat(2, 1, 1, 1), t, encoder_hidden_states=text).sample
+            untold, told = out.double().chunk(2)
+            found = untold + config.guidance * (told - untold)
+            # v = √ᾱ ε − √(1 − ᾱ) x0, so ε = √ᾱ v + √(1 − ᾱ) x_t
+            return table[t].sqrt() * found + (1 - table[t]).sqrt() * noisy if net.velocity else found
+
+        return decoded(net.vae, ddim(predict, noise(asked, 0, side).to(kit.device), config.steps))
+
+
+def _encoded(tokenizer: object, encoder: nn.Module, words: str, device: torch.device) -> Tensor:
+    """SD 2's reading of a prompt, `(1, 77, D)`: the encoder's last layer, normed."""
+    tokens = tokenizer([words], padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+    return encoder(tokens.input_ids.to(device)).last_hidden_state.float()

@@ -1,0 +1,180 @@
+"""The grid of rows and prompts, done in units of a few prompts, each unit's samples in one file.
+
+OUT/samples/ROW/prompts_000000.parquet   numbers of each prompt's sweep
+OUT/pictures/ROW/00000_f1.8.png          8-bit pictures, for sheets
+OUT/scenes/                              sharp pictures that several rows look at
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from lens_models.metrics.consistency import PAIRINGS
+
+from .. import units
+from ..config import ConfigError
+from .kit import Kit, swept
+from .measures import SCHEMA, SPACES, Meters
+from .methods import METHODS, Kept, Method, Pictures, ThroughTheLens
+from .options import Evaluation
+from .pictures import save_png
+from .prompts import Asking
+
+log = logging.getLogger("fine_defocus")
+#: Raised when the same settings would give other samples than before.
+VERSION = 1
+
+
+def rows_of(table: str, asked: str | None) -> list[str]:
+    """Row names from "1-3,9,controlnet", in the table's order; all numbered ones without.
+
+    Raises ConfigError that names the rows there are.
+    """
+    known = METHODS[table]
+    if not asked:
+        return [name for name in known if name.isdigit() or name == "full"]
+    chosen: set[str] = set()
+    for part in asked.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if dash and first.isdigit() and last.isdigit():
+            within = [n for n in known if n.isdigit() and int(first) <= int(n) <= int(last)]
+        else:
+            within = [part] if part in known else []
+        if not within:
+            raise ConfigError(f'"{part}" is no row of {table}: there are {", ".join(known)}.')
+        chosen |= set(within)
+    return [name for name in known if name in chosen]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Makes the worker of a row; can be pickled."""
+
+    config: Evaluation
+    table: str
+    row: str
+    out: str
+    device: str | None = None
+
+    def __call__(self) -> RowWorker:
+        return RowWorker(self)
+
+
+class RowWorker:
+    """Units of one row to their samples."""
+
+    def __init__(self, job: Sampler):
+        self.job, self.config = job, job.config
+        self.kit, self.meters = _networks(self.config, job.device)
+        self.method = shared(METHODS[job.table][job.row], Path(job.out) / "scenes")
+
+    @torch.no_grad()
+    def __call__(self, unit: units.Unit) -> pa.Table:
+        samples = [self.sample(Asking(*item)) for item in unit.items]
+        return pa.Table.from_pylist([{**dict.fromkeys(SCHEMA.names), **s} for s in samples], SCHEMA)
+
+    def sample(self, asking: Asking) -> dict[str, Any]:
+        """One prompt: its sweep, and one picture more at its own aperture where FID is measured."""
+        config, focal_mm = self.config, asking.focal_mm or self.config.focal_mm
+        wanted = config.f_numbers
+        own = asking.f_number if self.meters.inception is not None else None
+        camera = swept(wanted if own is None else (*wanted, own), focal_mm, config.sensor_mm, self.kit.device)
+        (found,) = self.method.generate(self.kit, [asking.prompt], camera, config.seed)
+        sweep = replace(found, linear=found.linear[: len(wanted)])
+        row: dict[str, Any] = {"number": asking.number, "prompt": asking.prompt, "focal_mm": focal_mm}
+        row |= self.meters.sweep(sweep, wanted)
+        if own is not None:
+            row |= {"own_f_number": own, "own_features": self.meters.features(found.srgb[-1:])}
+        if config.keep or asking.number < config.sheet_prompts:
+            self._keep(asking.number, sweep)
+        return row
+
+    def _keep(self, number: int, sweep: Pictures) -> None:
+        for f_number, picture in zip(self.config.f_numbers, sweep.srgb, strict=True):
+            save_png(picture_path(self.job.out, self.job.row, number, f_number), picture)
+
+
+#: One process does row after row, and rows share most of their networks.
+_held: dict[tuple[str, str | None], tuple[Kit, Meters]] = {}
+
+
+def _networks(config: Evaluation, device: str | None) -> tuple[Kit, Meters]:
+    key = (config.hash, device)
+    if key in _held:
+        _held[key][0].release()
+    else:
+        _held.clear()
+        kit = Kit(config, device)
+        _held[key] = kit, Meters(config.metrics, kit.device)
+    return _held[key]
+
+
+def shared(method: Method, folder: Path) -> Method:
+    """The method with its sharp pictures kept, where it looks at them through a lens."""
+    if isinstance(method, ThroughTheLens):
+        return replace(method, generator=Kept(method.generator, folder))
+    return method
+
+
+def picture_path(out: str | Path, row: str, number: int, f_number: float) -> Path:
+    """Where a kept picture is."""
+    return Path(out) / "pictures" / row / f"{number:05d}_f{f_number:g}.png"
+
+
+def samples_folder(out: str | Path, row: str) -> Path:
+    """Where a row's samples are."""
+    return Path(out) / "samples" / row
+
+
+def fill_grid(
+    config: Evaluation,
+    table: str,
+    rows: Sequence[str],
+    prompts: Sequence[Asking],
+    out: str | Path,
+    *,
+    workers: int = 0,
+    address: str | None = None,
+    gpus: float = 0.0,
+    device: str | None = None,
+    on_done: Callable[[str, str, int], None] | None = None,
+) -> None:
+    """Do what is missing of the grid; on_done(row, unit, prompts) after every unit.
+
+    Raises ValueError where OUT holds an evaluation of other settings or prompts; otherwise as `units.run`.
+    """
+    items = [(a.number, a.prompt, a.f_number, a.focal_mm) for a in prompts]
+    with units.ray_session(workers, address) if workers > 0 else nullcontext():
+        for row in rows:
+            job = Sampler(config, table, row, str(Path(out).resolve()), device)
+            units.run(
+                units.plan(items, config.unit_size, "prompts"),
+                job,
+                samples_folder(out, row),
+                workers=workers,
+                address=address,
+                gpus=gpus,
+                on_done=None if on_done is None else lambda unit, count, row=row: on_done(row, unit, count),
+                identity=f"{table} row {row}, config {config.hash}, version {VERSION}",
+            )
+
+
+def read_samples(out: str | Path, row: str, prompts: int, unit_size: int) -> list[dict[str, Any]]:
+    """A row's samples in the order of the prompts."""
+    import pyarrow.parquet as pq
+
+    names = [unit.name for unit in units.plan(range(prompts), unit_size, "prompts")]
+    files = [samples_folder(out, row) / f"{name}.parquet" for name in names]
+    return [sample for file in files for sample in pq.read_table(file, partitioning=None).to_pylist()]
+
+
+COLUMNS = tuple(f"energy_{space}{more}" for space in SPACES for more in ("", "_mean_removed"))
+LABELLED = tuple(f"consistency_{pairing}" for pairing in PAIRINGS)

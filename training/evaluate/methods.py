@@ -1,0 +1,212 @@
+"""The rows of the paper's tables: each a small composition of words, generator, depth, focus and lens."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
+from lens_models.generator.camera_words import appended, depth_of_field, exif_text
+from lens_models.light import linear_to_srgb, srgb_to_linear
+
+from ..stage2 import mean_depth
+from .generators import Asked, FewSteps, Generator, Guided, TokenGuided
+from .kit import Kit
+
+Words = Literal["plain", "exif", "depth_of_field"]
+#: Aperture that a text names where the picture before a lens shall be sharp.
+DEEP_F_NUMBER = 22.0
+LENSES: dict[str, Callable[..., Tensor]] = {"taf": taf_lens, "dr_bokeh": dr_bokeh_lens}
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """One prompt at N apertures: linear light `(N, 3, H, W)`, before any rounding, on the CPU.
+
+    focus_m, focus_scale: where the lens was focused; None without a lens.
+    """
+
+    linear: Tensor
+    focus_m: float | None = None
+    focus_scale: float | None = None
+
+    @property
+    def srgb(self) -> Tensor:
+        """The same as sRGB; above 1 where the light is."""
+        return linear_to_srgb(self.linear)
+
+
+class Method(Protocol):
+    """A row. title: as it stands in the table."""
+
+    title: str
+
+    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
+        """Every prompt at every aperture of exif, linear light; the same noise for all apertures."""
+        ...
+
+
+def worded(prompt: str, words: Words, f_number: float, focal_mm: float) -> str:
+    """The prompt with what is said about the camera."""
+    if words == "plain":
+        return prompt
+    said = exif_text(f_number, focal_mm) if words == "exif" else depth_of_field(f_number)
+    return appended(prompt, said)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """No lens: the generator makes a picture for every aperture."""
+
+    title: str
+    generator: Generator
+    words: Words = "plain"
+
+    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
+        return [
+            Pictures(
+                srgb_to_linear(torch.cat(_each(kit, self.generator, self.words, prompt, exif, seed))).cpu()
+            )
+            for prompt in prompts
+        ]
+
+
+@dataclass(frozen=True)
+class ThroughTheLens:
+    """One sharp picture, its depth and its focus; the lens makes the apertures.
+
+    focus: "untrained" reads the published saliency network, "trained" the student's, "mean_depth" neither.
+    """
+
+    title: str
+    generator: Generator
+    lens: str
+    focus: Literal["untrained", "trained", "mean_depth"] = "untrained"
+    words: Words = "plain"
+
+    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
+        return [self._one(kit, prompt, exif, seed) for prompt in prompts]
+
+    def _one(self, kit: Kit, prompt: str, exif: Camera, seed: int) -> Pictures:
+        focal_mm = float(exif.focal_mm)
+        said = worded(prompt, self.words, DEEP_F_NUMBER, focal_mm)
+        srgb = self.generator.picture(kit, Asked(prompt, said, DEEP_F_NUMBER, focal_mm, seed))
+        depth_m = kit.depth_m(srgb, focal_mm)
+        if self.focus == "mean_depth":
+            focus = Focus(mean_depth(depth_m))
+        else:
+            student = getattr(self.generator, "student", None) if self.focus == "trained" else None
+            focus = Focus(*kit.focus(student)(srgb, depth_m)[:2])
+        linear = LENSES[self.lens](
+            srgb_to_linear(srgb), depth_m, focus, exif, max_radius_px=kit.config.max_radius_px
+        )
+        scale = float(torch.as_tensor(focus.scale).reshape(-1)[0])
+        return Pictures(linear.float().cpu(), float(focus.distance_m[0]), scale)
+
+
+@dataclass(frozen=True)
+class DepthControlled:
+    """SDXL with EXIF as text and a ControlNet that holds every aperture to one depth map.
+
+    The depth is that of the picture at f/22, shown as inverse depth, near bright, from 0 to 1.
+    """
+
+    title: str
+
+    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
+        return [self._one(kit, prompt, exif, seed) for prompt in prompts]
+
+    def _one(self, kit: Kit, prompt: str, exif: Camera, seed: int) -> Pictures:
+        sdxl, focal_mm = Guided(), float(exif.focal_mm)
+
+        def asked(f_number: float) -> Asked:
+            return Asked(prompt, worded(prompt, "exif", f_number, focal_mm), f_number, focal_mm, seed)
+
+        near = 1.0 / kit.depth_m(sdxl.picture(kit, asked(DEEP_F_NUMBER)), focal_mm)
+        low, high = near.amin(dim=(1, 2), keepdim=True), near.amax(dim=(1, 2), keepdim=True)
+        control = ((near - low) / (high - low).clamp_min(1e-9))[:, None].expand(-1, 3, -1, -1)
+        found = [kit.decode(sdxl.latent(kit, asked(f_number), control)) for f_number in _stops(exif)]
+        return Pictures(srgb_to_linear(torch.cat(found)).cpu())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A generator whose pictures are kept in a folder, for methods that share them."""
+
+    generator: Generator
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.generator.name
+
+    @property
+    def told(self) -> bool:
+        return self.generator.told
+
+    @property
+    def student(self) -> str | None:
+        """Of the generator."""
+        return getattr(self.generator, "student", None)
+
+    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+        name = hashlib.sha256(f"{kit.config.hash} {self.name} {asked}".encode()).hexdigest()[:24]
+        path = self.folder / f"{name}.npy"
+        if not path.is_file():
+            found = self.generator.picture(kit, asked)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+            with part.open("wb") as file:
+                np.save(file, found.cpu().numpy())
+            part.replace(path)
+        return torch.from_numpy(np.load(path, allow_pickle=False)).to(kit.device)
+
+
+def _stops(exif: Camera) -> list[float]:
+    return torch.as_tensor(exif.f_number).reshape(-1).tolist()
+
+
+def _each(kit: Kit, generator: Generator, words: Words, prompt: str, exif: Camera, seed: int) -> list[Tensor]:
+    """A picture per aperture; those that are asked for with the same words are made once."""
+    made: dict[tuple, Tensor] = {}
+    found, focal_mm = [], float(exif.focal_mm)
+    for f_number in _stops(exif):
+        said = worded(prompt, words, f_number, focal_mm)
+        key = (said, f_number if generator.told else None)
+        if key not in made:
+            made[key] = generator.picture(kit, Asked(prompt, said, f_number, focal_mm, seed))
+        found.append(made[key])
+    return found
+
+
+_OURS = FewSteps("ours")
+TABLE1: dict[str, Method] = {
+    "1": Painted("SDXL, EXIF as text", Guided(), "exif"),
+    "2": Painted("SDXL, depth of field as text", Guided(), "depth_of_field"),
+    "3": Painted("4 steps, depth of field as text", FewSteps("depth_of_field_words"), "depth_of_field"),
+    "4": Painted("4 steps, EXIF embedding", FewSteps("exif_embedding", told=True)),
+    "5": Painted("Camera Settings as Tokens", TokenGuided()),
+    "6": ThroughTheLens("SDXL + TAF Lens", Guided(), "taf"),
+    "7": ThroughTheLens("SDXL + Dr.Bokeh Lens", Guided(), "dr_bokeh"),
+    "8": ThroughTheLens("SDXL, EXIF fixed at f/22 + TAF Lens", Guided(), "taf", words="exif"),
+    "9": ThroughTheLens("Deep-DoF generator + TAF Lens", FewSteps("stage1"), "taf"),
+    "10": ThroughTheLens("Ours, TAF Lens", _OURS, "taf", "trained"),
+    "11": ThroughTheLens("Ours, Dr.Bokeh Lens", _OURS, "dr_bokeh", "trained"),
+    "controlnet": DepthControlled("SDXL, EXIF as text + depth ControlNet"),
+}
+TABLE2: dict[str, Method] = {
+    "1": ThroughTheLens("Without stage 1", FewSteps("without_stage1"), "taf", "trained"),
+    "2": ThroughTheLens("Without the Huber term", FewSteps("without_huber"), "taf", "trained"),
+    "3": ThroughTheLens("Focus at the mean depth", FewSteps("mean_depth"), "taf", "mean_depth"),
+    "5": ThroughTheLens("Frozen generator", FewSteps("frozen_generator"), "taf", "trained"),
+    "full": ThroughTheLens("Ours, TAF Lens (Table 1, row 10)", _OURS, "taf", "trained"),
+}
+METHODS: dict[str, dict[str, Method]] = {"table1": TABLE1, "table2": TABLE2}

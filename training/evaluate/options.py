@@ -1,0 +1,175 @@
+"""What an evaluation is: one YAML file, checked before anything is loaded. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from lens_models.depth.preprocess import AUTO
+from lens_models.metrics.semantic_sam import SemanticSamOptions
+from lens_models.stops import FULL_STOPS
+
+from ..config import CONFIGS, ConfigError
+from ..options import Part, Positive, Weight
+
+#: Settings that change no sample, only how samples are summed up.
+_SUMMARY = ("confidence", "resamples")
+_LATENT_PX = 8
+
+
+class Student(Part):
+    """A trained generator, and the focus predictor that was trained with it."""
+
+    generator: str = Field(description="Run's folder, UNet's folder, or exported .safetensors.")
+    focus: str | None = Field(None, description="Run's folder or file; not set: the untrained one.")
+
+
+class CameraTokens(Part):
+    """Camera Settings as Tokens, from the user's files; see `camera_tokens`."""
+
+    model: str = Field(description="Folder of SD 2.1 in the layout of diffusers.")
+    tokens: str = Field(description="The embedding of the four settings, .safetensors or .pth.")
+    lora: str = Field(description="The UNet's LoRA by peft's names.")
+    lora_alpha: Positive | None = Field(None, description="Strength times rank; not set: rank.")
+    size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 768
+    iso: Positive = Field(100.0, description="Open in the paper, which varies the aperture alone.")
+    exposure_s: Positive = Field(0.01, description="Open in the paper, as iso.")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class SemanticSam(SemanticSamOptions):
+    """Semantic Segment Anything, with the folders of its six networks."""
+
+    kind: Literal["semantic_sam"]
+
+
+def _segmenter_kind(given: Any) -> str:
+    return "folder" if isinstance(given, str) else "semantic_sam"
+
+
+#: A folder of one network, or the mapping of Semantic Segment Anything.
+SegmenterChoice = Annotated[
+    Annotated[str, Tag("folder")] | Annotated[SemanticSam, Tag("semantic_sam")],
+    Discriminator(_segmenter_kind),
+]
+
+
+class Metrics(Part):
+    """Weights of the metrics; what is not given is a column without numbers."""
+
+    lpips_trunk: str | None = Field(None, description="torchvision's AlexNet.")
+    lpips_heads: str | None = Field(None, description="LPIPS v0.1 of AlexNet.")
+    segmenter: SegmenterChoice | None = Field(
+        None,
+        description="Folder of a MaskFormer, Mask2Former or OneFormer, or {kind: semantic_sam} and folders.",
+    )
+    inception: str | None = Field(None, description="FID's Inception-v3.")
+    deep: str | None = Field(None, description="Folder of photos that FID of f/10 and above compares with.")
+    shallow: str | None = Field(None, description="The same for apertures wider than f/10.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Metrics:
+        if (self.lpips_trunk is None) != (self.lpips_heads is None):
+            raise ValueError("lpips_trunk and lpips_heads go together: give both or none")
+        return self
+
+
+class Evaluation(Part):
+    """All that the numbers depend on, besides the prompts."""
+
+    source: Literal["files", "tiny"] = Field(
+        "files", description='"tiny": small untrained networks of the same kinds, for a CPU.'
+    )
+    base: str | None = Field(None, description="SDXL's folder: unet, vae, both tokenizers and encoders.")
+    depth: str | None = Field(None, description="Metric3Dv2.")
+    focus: str | None = Field(None, description="The saliency network of rows 6 to 9, as published.")
+    controlnet: str | None = Field(None, description="Folder of a depth ControlNet of SDXL.")
+    students: dict[str, Student] = Field({}, description="Trained generators by the names methods use.")
+    camera_tokens: CameraTokens | None = None
+    metrics: Metrics = Metrics()
+    size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 1024
+    depth_canvas: str | tuple[int, int] = AUTO
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Of the UNets; autoencoder, depth, focus and lens stay float32."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="The same noise for every method.")
+    f_numbers: Annotated[tuple[Positive, ...], Field(min_length=2)] = FULL_STOPS
+    focal_mm: Positive = Field(50.0, description="Where the prompts bring none. Open in the paper.")
+    sensor_mm: Positive = Field(36.0, description="Width of the sensor. Open in the paper.")
+    steps: Annotated[int, Field(ge=1)] = Field(50, description="DDIM steps of SDXL without distillation.")
+    guidance: Weight = Field(7.5, description="CFG of SDXL. Open in the paper; diffusers' usual value.")
+    control_scale: Weight = Field(1.0, description="Strength of the ControlNet. Open in the paper.")
+    max_radius_px: Positive | None = Field(None, description="Blur radii are held here.")
+    unit_size: Annotated[int, Field(ge=1)] = Field(8, description="Prompts per unit of work.")
+    sheet_prompts: Annotated[int, Field(ge=0)] = Field(4, description="Prompts shown on sheets.")
+    keep: bool = Field(False, description="Keep the pictures of all prompts, not of the sheets alone.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="Of the bootstrap.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Evaluation:
+        if sorted(set(self.f_numbers)) != list(self.f_numbers):
+            raise ValueError(f"f_numbers are {list(self.f_numbers)}: they must rise")
+        if self.steps > 1000 or 1000 % self.steps:
+            raise ValueError(f"steps is {self.steps}: it must divide 1000, as 50, 25 and 20 do")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits that change with everything that a sample depends on."""
+        values = self.model_dump(mode="json", exclude=set(_SUMMARY))
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_evaluation(config: str | Path, overrides: Iterable[str] = ()) -> Evaluation:
+    """From a YAML file, or the name of one of training/configs/evaluate, with `dotted.key=value` set.
+
+    Raises ConfigError, in a sentence.
+    """
+    path = Path(config)
+    if not path.suffix:
+        path = CONFIGS / "evaluate" / f"{config}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in (CONFIGS / "evaluate").glob("*.yaml")))
+        raise ConfigError(f'There is no config "{config}": give a YAML file or one of {names}.')
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} must be keys with values, not a {type(values).__name__}.")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f'"{override}" is not an override: write key=value, such as size_px=512.')
+        _set(values, key.strip().split("."), yaml.safe_load(text))
+    try:
+        return Evaluation.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(_told(problem) for problem in error.errors())
+        raise ConfigError(f"{path.name}: {told}.") from error
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    *folders, last = keys
+    for folder in folders:
+        values = values.setdefault(folder, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{'.'.join(keys)} cannot be set: {folder} is a value and has no keys.")
+    values[last] = value
+
+
+def _told(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f'there is no key "{key}"'
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} {message[0].lower()}{message[1:]}" if key else message

@@ -1,0 +1,181 @@
+"""The lenses alone: real sharp photos with depth take the generator's place, and only the blur is judged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lens_models import Camera, Focus
+from lens_models.depth.convert import fill_missing
+from lens_models.depth.files import read_depth_file
+from lens_models.light import srgb_to_linear
+from lens_models.stops import label
+
+from .methods import LENSES, Pictures
+from .options import Evaluation
+from .pfm import read_pfm
+from .pictures import SUFFIXES, read_srgb, save_sheet
+from .statistics import bootstrap
+from .table import NO_WEIGHTS, growing
+
+log = logging.getLogger("fine_defocus")
+DEPTHS = (".npy", ".npz", ".exr", ".pfm")
+TITLES = {"taf": "TAF Lens", "dr_bokeh": "Dr.Bokeh Lens"}
+#: What a depth file may have behind its photo's name.
+_ENDINGS = ("", "_depth")
+_COLUMNS = {
+    "energy_linear": "linear light, energy",
+    "energy_linear_mean_removed": "linear light, mean removed",
+    "energy_srgb": "sRGB values, energy",
+    "energy_srgb_mean_removed": "sRGB values, mean removed",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sharp:
+    """A sharp picture in linear light `(1, 3, H, W)` and its depth `(1, H, W)`, m.
+
+    focus_m: of the lens; the median depth where None.
+    """
+
+    name: str
+    linear: Tensor
+    depth_m: Tensor
+    focus_m: float | None = None
+    focal_mm: float | None = None
+
+    @property
+    def focus(self) -> float:
+        """Where the lens is focused, m."""
+        if self.focus_m is not None:
+            return self.focus_m
+        finite = self.depth_m[torch.isfinite(self.depth_m)]
+        return float(finite.median()) if finite.numel() else math.inf
+
+
+def photos(folder: str | Path) -> Iterator[Sharp]:
+    """Pictures of a folder with NAME.npy, .npz, .exr or .pfm (or NAME_depth.*) beside them, metres.
+
+    Depth that is 0, negative or NaN is taken from its neighbours; +inf is sky. Pictures without depth are
+    named in the log. Raises ValueError for sizes that differ, and where there is no pair.
+    """
+    folder, count = Path(folder), 0
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+        beside = [folder / f"{path.stem}{end}{kind}" for end in _ENDINGS for kind in DEPTHS]
+        file = next((p for p in beside if p.is_file()), None)
+        if file is None:
+            log.warning("%s has no depth beside it (%s) and is left out", path.name, ", ".join(DEPTHS))
+            continue
+        srgb = read_srgb(path)
+        metres = (read_pfm(file) if file.suffix == ".pfm" else read_depth_file(file).values)[:1].float()
+        if metres.shape[-2:] != srgb.shape[-2:]:
+            (h, w), (dh, dw) = srgb.shape[-2:], metres.shape[-2:]
+            raise ValueError(f"{path.name} is {w} × {h} px and {file.name} {dw} × {dh}: give one size.")
+        count += 1
+        yield Sharp(path.stem, srgb_to_linear(srgb), fill_missing(metres, (metres > 0) & ~metres.isnan()))
+    if not count:
+        raise ValueError(f"{folder} has no picture with depth in metres beside it ({', '.join(DEPTHS)}).")
+
+
+def render(sharp: Sharp, lens: str, config: Evaluation) -> Pictures:
+    """The sweep of a picture."""
+    camera = Camera(torch.tensor(config.f_numbers), sharp.focal_mm or config.focal_mm, config.sensor_mm)
+    linear = LENSES[lens](
+        sharp.linear, sharp.depth_m, Focus(sharp.focus), camera, max_radius_px=config.max_radius_px
+    )
+    return Pictures(linear, sharp.focus, 1.0)
+
+
+@torch.no_grad()
+def judge(
+    scenes: Iterable[Sharp], config: Evaluation, out: str | Path, lenses: Sequence[str] = tuple(LENSES)
+) -> dict[str, Any]:
+    """Measure all scenes through all lenses; gives what OUT/renderers.json holds, beside .md and sheets."""
+    from .measures import Meters
+
+    meters, out, samples = Meters(config.metrics), Path(out), []
+    out.mkdir(parents=True, exist_ok=True)
+    for sharp in scenes:
+        rows = []
+        for lens in lenses:
+            found = render(sharp, lens, config)
+            row = {"scene": sharp.name, "lens": lens, **meters.sweep(found, config.f_numbers)}
+            samples.append(row)
+            rows.append([picture[None] for picture in found.srgb])
+            shares = {c: growing(row[c]) for c in _COLUMNS}
+            log.info("%s, %s: %s", sharp.name, TITLES[lens], ", ".join(f"{v:.0%}" for v in shares.values()))
+        labels = [[f"{TITLES[lens]}   {label(n)}" for n in config.f_numbers] for lens in lenses]
+        title = f"{sharp.name}, focus {sharp.focus:.3g} m"
+        save_sheet(out / "sheets" / f"{sharp.name}.png", rows, labels, title=title, picture_width=384)
+    found = {
+        "f_numbers": list(config.f_numbers),
+        "confidence": config.confidence,
+        "lenses": {lens: _summed(config, [s for s in samples if s["lens"] == lens]) for lens in lenses},
+        "samples": samples,
+    }
+    (out / "renderers.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (out / "renderers.md").write_text(markdown(found), encoding="utf-8")
+    return found
+
+
+def _summed(config: Evaluation, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, scale in (*((c, 100.0) for c in _COLUMNS), ("lpips", 1.0), ("consistency_adjacent", 100.0)):
+        values = [
+            growing(s[name]) if name in _COLUMNS else math.fsum(s[name]) / len(s[name])
+            for s in samples
+            if s.get(name) is not None
+        ]
+        values = [scale * v for v in values]
+        columns[name] = None
+        if values:
+            interval = bootstrap(values, config.confidence, config.resamples, config.seed)
+            columns[name] = {"value": math.fsum(values) / len(values), "interval": interval}
+    return {"scenes": len(samples), "columns": columns}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table for people."""
+    headings = [
+        "lens",
+        "scenes",
+        *(f"monotonicity %: {c}" for c in _COLUMNS.values()),
+        "LPIPS",
+        "consistency %",
+    ]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for lens, row in found["lenses"].items():
+        cells = [TITLES[lens], str(row["scenes"])]
+        for name, column in row["columns"].items():
+            decimals = 4 if name == "lpips" else 2
+            cells.append(NO_WEIGHTS if column is None else _number(column, decimals))
+        lines.append("| " + " | ".join(cells) + " |")
+    stops = ", ".join(f"f/{n:g}" for n in found["f_numbers"])
+    lines += ["", f"The lenses alone on sharp pictures with depth, over {stops}.", ""]
+    lines += [
+        "| scene | lens | focus m | " + " | ".join(_COLUMNS.values()) + " |",
+        "|---|---|---|" + "---|" * 4,
+    ]
+    for s in found["samples"]:
+        shares = (f"{100 * growing(s[c]):.2f}" for c in _COLUMNS)
+        lines.append(f"| {s['scene']} | {TITLES[s['lens']]} | {s['focus_m']:.3g} | {' | '.join(shares)} |")
+    return "\n".join(["# Renderers alone", "", *lines]) + (
+        "\n\nEnergy is Σ v² of values neither rounded nor clipped. A blur of linear light with "
+        "one kernel cannot add to it. The same blur raises the mean of sRGB values, whose curve is concave, "
+        "so the sRGB column can fall while the picture gets sharper.\n"
+    )
+
+
+def _number(column: Mapping[str, Any], decimals: int) -> str:
+    said, ends = f"{column['value']:.{decimals}f}", column["interval"]
+    return said if ends is None else f"{said} [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]"

@@ -1,0 +1,39 @@
+"""Qualitative sheets of the kept pictures, rows by apertures, and sweeps that move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lens_models.stops import label
+
+from .grid import picture_path
+from .methods import METHODS
+from .options import Evaluation
+from .pictures import read_srgb, save_sheet, save_sweep
+from .prompts import Asking
+
+_LONGEST_TITLE = 110
+
+
+def write_sheets(
+    config: Evaluation, table: str, rows: Sequence[str], prompts: Sequence[Asking], out: str | Path
+) -> list[Path]:
+    """OUT/sheets/00000.png and OUT/sweeps/ROW_00000.webp of the first prompts."""
+    out, written = Path(out), []
+    for asking in prompts[: config.sheet_prompts]:
+        shown, labels = [], []
+        for row in rows:
+            pictures = [
+                read_srgb(picture_path(out, row, asking.number, f_number)) for f_number in config.f_numbers
+            ]
+            shown.append(pictures)
+            first, *others = (label(f_number) for f_number in config.f_numbers)
+            labels.append([f"{row}: {METHODS[table][row].title}   {first}", *others])
+            written.append(save_sweep(out / "sweeps" / f"{row}_{asking.number:05d}.webp", pictures))
+        title = (
+            asking.prompt if len(asking.prompt) <= _LONGEST_TITLE else asking.prompt[:_LONGEST_TITLE] + "…"
+        )
+        sheet = save_sheet(out / "sheets" / f"{asking.number:05d}.png", shown, labels, title=title)
+        written.append(sheet)
+    return written
