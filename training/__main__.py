@@ -1,4 +1,4 @@
-"""The commands of the training: `python -m training verify|estimate|doctor|export`.
+"""The commands of the training: `python -m training COMMAND`, see `--help`.
 
 0 is success, 1 something that was found wrong and said, 2 a command that does not exist.
 """
@@ -20,17 +20,88 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         log.error("%s", error)
+        log.debug("", exc_info=True)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .curate.command import add as add_curate
+    from .evaluate.command import add as add_evaluate
+    from .labelling.command import add as add_label
+    from .study.command import add as add_study
+
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_verify, _add_estimate, _add_doctor, _add_export):
+    for add in (
+        add_curate,
+        add_label,
+        _add_stage,
+        add_evaluate,
+        add_study,
+        _add_export,
+        _add_verify,
+        _add_toy_sets,
+        _add_weights,
+        _add_estimate,
+        _add_doctor,
+    ):
         add(commands)
     return parser
+
+
+def _add_stage(commands) -> None:
+    for stage, what in ((1, "the generator of sharp pictures"), (2, "generator and focus, through the lens")):
+        command = commands.add_parser(
+            f"stage{stage}",
+            help=f"train {what}; under torchrun on many GPUs. Started again, it goes on where it stopped",
+        )
+        command.add_argument(
+            "config",
+            nargs="?",
+            default=f"stage{stage}_sdxl",
+            help=f"YAML file, or the name of one of training/configs; default stage{stage}_sdxl",
+        )
+        command.add_argument("override", nargs="*", help="KEY=VALUE, such as data.deep=sets/deep")
+        command.add_argument("--device", choices=("cuda", "cpu"), help="default: the GPU where there is one")
+        command.set_defaults(run=_stage, stage=stage)
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from .config import ConfigError, load_config, named
+    from .runner import run
+
+    if "=" in options.config:
+        options.override.insert(0, options.config)
+        options.config = f"stage{options.stage}_sdxl"
+    config = load_config(named(options.config), options.override)
+    if config.stage != options.stage:
+        raise ConfigError(
+            f"{options.config} is a config of stage {config.stage}: use stage{config.stage}, or add "
+            f"stage={options.stage}."
+        )
+    print(run(config, options.device))
+    return 0
+
+
+def _add_toy_sets(commands) -> None:
+    command = commands.add_parser("toy-sets", help="pack two small made-up sets, to try a run with")
+    command.add_argument(
+        "--config", default="smoke_cpu", help="gives size and autoencoder; default smoke_cpu"
+    )
+    command.add_argument("--count", type=int, default=32, help="pictures in each set; default 32")
+    command.add_argument("--to", required=True, help="folder, which gets deep and shallow")
+    command.set_defaults(run=_toy_sets)
+
+
+def _toy_sets(options: argparse.Namespace) -> int:
+    from .config import load_config, named
+    from .toy_sets import write
+
+    for path in write(options.to, load_config(named(options.config)), options.count):
+        print(path)
+    return 0
 
 
 def _add_verify(commands) -> None:
@@ -48,6 +119,33 @@ def _verify(options: argparse.Namespace) -> int:
     whole = f"problems {len(found.problems)}" if found.problems else "as packed"
     print(f"{options.set}: samples {found.samples:,}, {found.bytes / 1e9:.2f} GB, {whole}")
     return 1 if found.problems else 0
+
+
+def _add_weights(commands) -> None:
+    command = commands.add_parser("weights", help="fetch what the metrics read; nothing else ever fetches it")
+    command.add_argument("action", choices=("list", "fetch"))
+    command.add_argument("names", nargs="*", help="of the list; all when none is given")
+    command.add_argument("--to", default="weights", help="default weights")
+    command.set_defaults(run=_weights)
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .weights import FILES, fetch
+
+    for name in options.names or FILES:
+        if options.action == "list" and name in FILES:
+            print(f"{name}: {FILES[name].title}, {FILES[name].licence}, {FILES[name].url}")
+            continue
+        with tqdm(desc=name, unit="B", unit_scale=True, leave=False) as bar:
+
+            def moved(here: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(here - bar.n)
+
+            print(fetch(name, options.to, moved))
+    return 0
 
 
 def _add_estimate(commands) -> None:
@@ -97,7 +195,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _add_export(commands) -> None:
     command = commands.add_parser("export", help="write the files that ComfyUI loads, and a model card")
-    command.add_argument("--state", help="folder with generator, lora, focus and exif as .safetensors")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--run", dest="trained", metavar="FOLDER", help="a run's folder")
+    source.add_argument("--state", help="folder with generator, lora, focus and exif as .safetensors")
+    command.add_argument("--step", type=int, help="checkpoint of the run; default the newest")
     for part in ("generator", "lora", "focus", "exif"):
         command.add_argument(f"--{part}", metavar="FILE", help="comes before the folder's")
     command.add_argument("--to", required=True, help="folder, made where it is missing")
@@ -107,9 +208,13 @@ def _add_export(commands) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from .export import PARTS, export_state, read_state
+    from .run_folder import read_run
 
     files = {part: getattr(options, part) for part in PARTS if getattr(options, part)}
-    written = export_state(read_state(options.state, files), options.to, dtype=options.dtype)
+    if options.trained and files:
+        raise ValueError("--run brings all parts itself: give either a run, or files and a folder of them.")
+    state = read_run(options.trained, options.step) if options.trained else read_state(options.state, files)
+    written = export_state(state, options.to, dtype=options.dtype)
     for file in written:
         print(f"{file.path}  {file.bytes / 1e6:,.1f} MB  sha256 {file.sha256}")
     return 0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lens_models.depth.metric3d import PUBLISHED, Metric3DConfig, Metric3Dv2, load_metric3d
 from lens_models.focus.predictor import FocusPredictor, load_predictor
 from lens_models.focus.vst import VisualSaliencyTransformer, VSTConfig
 from lens_models.generator.diffusers_twin import build_unet, load_unet
 
-from .config import Config, Paths
-from .models import FakeScore, FocusRoot, Networks, frozen_copy
+from .config import Config
+from .lora import held_in, share
+from .models import ExifGenerator, FakeScore, FocusRoot, Networks, frozen_copy
+from .options import Paths
+from .run_folder import is_run, read_part
 
 #: SDXL's kinds of layer, with as few of them as the kinds allow.
 TINY_UNET: dict[str, Any] = {
@@ -89,11 +94,14 @@ def build(config: Config, device: torch.device | str = "cpu") -> Networks:
         networks = _built(config, config.models)
     dtype = getattr(torch, config.precision)
     networks.dtype, networks.autocast = dtype, dtype != torch.float32
-    if dtype != torch.float32:
+    if networks.shared is not None:
+        held_in(networks.shared, dtype)
+    elif dtype != torch.float32:
         networks.teacher.to(dtype)
     whole = [networks.generator, networks.teacher, *networks.fake, networks.vae]
-    further = [net for net in (networks.depth, networks.focus, networks.focus_at_start) if net is not None]
-    for network in (*whole, *further):
+    further = (networks.depth, networks.focus, networks.focus_at_start, networks.shared)
+    networks.vae.to(getattr(torch, config.vae_precision))
+    for network in (*whole, *(net for net in further if net is not None)):
         network.to(device).eval()
     for network in (networks.teacher, networks.vae, networks.depth):
         if network is not None:
@@ -105,23 +113,25 @@ def build(config: Config, device: torch.device | str = "cpu") -> Networks:
     if config.checkpointing:
         for unet in (networks.generator, networks.teacher, *(fake.unet for fake in networks.fake)):
             unet.enable_gradient_checkpointing()
-        networks.vae.enable_gradient_checkpointing()
+        if config.vae_unit == "block":
+            networks.vae.enable_gradient_checkpointing()
+        else:
+            _checkpoint_resnets(networks.vae)
         if networks.depth is not None:
             networks.depth.gradient_checkpointing = True
     return networks
 
 
 def _built(config: Config, paths: Paths) -> Networks:
-    if paths.source == "files":
-        teacher = load_unet(paths.teacher)
-        generator = load_unet(paths.generator or paths.teacher).float()
-        fakes = [load_unet(paths.fake or paths.teacher).float() for _ in range(_fakes(config))]
+    teacher = load_unet(paths.teacher) if paths.source == "files" else build_unet(untrained(paths.source))
+    shared = teacher if config.lora_rank else None
+    if shared is not None:
+        teacher, generator, fake = share(shared, config.lora_rank, config.lora_alpha or config.lora_rank)
+        fakes = [fake]
     else:
-        teacher = build_unet(TINY_UNET if paths.source == "tiny" else None)
-        generator = frozen_copy(teacher)
-        fakes = [frozen_copy(teacher) for _ in range(_fakes(config))]
-    for unet in (generator, *fakes):
-        unet.requires_grad_(True)
+        generator, *fakes = (frozen_copy(teacher).float() for _ in range(1 + _fakes(config)))
+        for unet in (generator, *fakes):
+            unet.requires_grad_(True)
     options = {
         "heads": 2 if config.critic_heads == "per_set" else 1,
         "told_the_set": config.mu_fake == "dof_embed",
@@ -130,21 +140,56 @@ def _built(config: Config, paths: Paths) -> Networks:
         generator=generator,
         teacher=teacher,
         fake=tuple(FakeScore(unet, config.latent_side, **options) for unet in fakes),
-        vae=_vae(paths),
+        vae=autoencoder(paths),
+        shared=shared,
     )
+    if config.exif_embedding:
+        networks.generator = ExifGenerator(networks.generator)
+    _start(networks, paths)
     if config.stage == 2:
-        networks.depth = _depth(paths)
+        networks.depth, networks.depth_canvas = _depth(paths), config.depth_canvas
+    if config.stage == 2 and config.focus == "predicted":
         networks.focus = FocusRoot.of(_focus(paths))
         networks.focus_at_start = frozen_copy(networks.focus)
-        networks.depth_canvas = config.depth_canvas
     return networks
+
+
+def untrained(source: str) -> dict[str, Any] | None:
+    """config.json of a UNet that is built and not read; None for SDXL's."""
+    return TINY_UNET if source == "tiny" else None
+
+
+def _start(networks: Networks, paths: Paths) -> None:
+    """Give generator and fake score the weights that they start from, where these are not the teacher's."""
+    for part, path, takers in (
+        ("generator", paths.generator, (networks.generator,)),
+        ("fake", paths.fake, networks.fake),
+    ):
+        if path is None:
+            continue
+        if is_run(path):
+            weights = read_part(path, part)
+        elif networks.shared is not None:
+            raise ValueError(
+                f"models.{part} is {path}, and with lora_rank it can only be a run's folder: the UNet's own "
+                "weights are models.teacher."
+            )
+        else:
+            weights = load_unet(path).state_dict()
+            takers = tuple(getattr(taker, "unet", taker) for taker in takers)
+        for taker in takers:
+            try:
+                taker.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(f"The {part} of {path} is of another network: {error}") from error
 
 
 def _fakes(config: Config) -> int:
     return 2 if config.mu_fake == "separate" else 1
 
 
-def _vae(paths: Paths) -> nn.Module:
+def autoencoder(paths: Paths) -> nn.Module:
+    """SDXL's autoencoder, or a tiny one. Raises ValueError for a folder that holds none."""
     from diffusers import AutoencoderKL
 
     if paths.source == "files":
@@ -157,6 +202,13 @@ def _vae(paths: Paths) -> nn.Module:
                 f"{paths.vae} is not the folder of an autoencoder with config.json and weights: {error}"
             ) from error
     return AutoencoderKL(**_VAE, **(TINY_VAE if paths.source == "tiny" else SDXL_VAE))
+
+
+def _checkpoint_resnets(vae: nn.Module) -> None:
+    """Compute one resnet of the autoencoder again at a time, where diffusers does a block of them."""
+    for layer in vae.modules():
+        if type(layer).__name__ == "ResnetBlock2D":
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _depth(paths: Paths) -> Metric3Dv2:

@@ -245,6 +245,13 @@ def read_model(folder: str | Path, name: str) -> dict[str, Tensor]:
         return state.read_model(folder / "dcp", name)
 
 
+def models_in(folder: str | Path) -> list[str]:
+    """Names of the models that a checkpoint holds. Raises ValueError for an incomplete one."""
+    folder = _whole(folder)
+    with _naming(folder):
+        return state.models_in(folder / "dcp")
+
+
 class StopRequest:
     """Makes SIGTERM a question that the loop asks after every step, so that it can save and end.
 

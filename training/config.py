@@ -14,124 +14,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lens_models.depth.preprocess import AUTO
 from lens_models.generator.schedule import FOUR_STEPS, TABLE_LENGTH
 
-_LATENT_PX = 8
-#: Settings that change where a run writes and how it is cut into memory, but not what it computes.
-_NOT_HASHED = ("output", "relay", "checkpointing")
+from .options import Data, Lens, Log, Loss, Optimiser, Part, Paths, Positive, Range, Saving, Weight
 
-Weight = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+CONFIGS = Path(__file__).with_name("configs")
+_LATENT_PX = 8
+#: Settings that change where a run writes and how it is cut into memory, but not what it computes. A run may
+#: be resumed with others.
+FREE = ("output", "relay", "checkpointing", "vae_unit", "saving", "log")
 
 
 class ConfigError(ValueError):
     """A config that cannot be used; the sentence says which key and what to do."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Range(_Part):
-    """Timesteps low..high−1, drawn evenly."""
-
-    low: Annotated[int, Field(ge=0)]
-    high: Annotated[int, Field(le=TABLE_LENGTH)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.low >= self.high:
-            raise ValueError(f"low is {self.low} and high {self.high}: low must be less than high")
-        return self
-
-
-class Optimiser(_Part):
-    """AdamW, one for the generator, one for the fake score with its critic, one for the focus predictor."""
-
-    lr: Positive = Field(5e-7, description="Generator; the paper's.")
-    fake_lr: Positive = Field(5e-7, description="Fake score and critic; the paper names one rate for all.")
-    focus_lr: Positive = Field(5e-7, description="Focus predictor; the paper names one rate for all.")
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: Weight = 0.01
-    clip: Positive = Field(10.0, description="Largest gradient norm; DMD2's.")
-    clip_separately: bool = Field(
-        True,
-        description="Open in the paper. Generator and focus predictor have a norm of their own each, so that "
-        "one of them with large gradients does not shrink the steps of the other.",
-    )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        500, description="Iterations over which the rates rise evenly to their value; DMD2's."
-    )
-
-
-class Loss(_Part):
-    """Weights of eq. 7 and of the GAN terms."""
-
-    dmd: Weight = Field(1.0, description="First λ of the paper.")
-    gan: Weight = Field(1.0, description="Second λ of the paper; multiplies gan_generator.")
-    huber: Weight = Field(200.0, description="Third λ of the paper.")
-    gan_generator: Weight = Field(
-        5e-3, description="Open in the paper, which follows DMD2: DMD2's weight of the generator's GAN loss."
-    )
-    gan_critic: Weight = Field(
-        1e-2, description="Open in the paper, which follows DMD2: DMD2's weight beside the fake score's loss."
-    )
-    gan_from_step: Annotated[int, Field(ge=0)] = Field(0, description="First iteration with the GAN losses.")
-    huber_delta: Positive = Field(
-        1.0, description="m. Open in the paper; 1 is the textbook value and the libraries' default."
-    )
-    huber_every: Literal["generator", "iteration"] = Field(
-        "generator",
-        description='Open in the paper. "generator": with the generator\'s loss, as eq. 7 adds them. '
-        '"iteration": also on the other shallow iterations, where it reaches the focus predictor alone.',
-    )
-    huber_to_generator: bool = Field(
-        False,
-        description="Open in the paper. Uncut, the Huber term reaches the generator through picture and "
-        "depth map and outweighs its other gradients a thousandfold; cut, picture and depth are constants.",
-    )
-
-
-class Lens(_Part):
-    """The camera of the shallow turns; f-number and focal length are each sample's own."""
-
-    sensor_mm: Positive | None = Field(
-        None,
-        description="Width of the sensor. Open in the paper. Not set: each sample's own, which the data set "
-        "holds (36 mm where its focal length is the 35 mm equivalent).",
-    )
-    max_radius_px: Positive = Field(
-        64.0,
-        description="Blur radii are held here. Open in the paper; 1/16 of 1024 px. Where it is reached, "
-        "focus and aperture get no gradient; the share is logged.",
-    )
-
-
-class Paths(_Part):
-    """Weights. Nothing is downloaded."""
-
-    source: Literal["files", "random", "tiny"] = Field(
-        "files",
-        description='"files": the paths below. "random": the published sizes without training, to measure '
-        'memory and time. "tiny": the same kinds of network in a few thousand weights, for a CPU.',
-    )
-    teacher: str | None = Field(None, description="Folder or file of SDXL's UNet, with diffusers' names.")
-    generator: str | None = Field(None, description="Where training starts; not set: as the teacher.")
-    fake: str | None = Field(None, description="Where the fake score starts; not set: as the teacher.")
-    vae: str | None = Field(None, description="Folder of SDXL's autoencoder (config.json and weights).")
-    depth: str | None = Field(None, description="Metric3Dv2; stage 2.")
-    focus: str | None = Field(None, description="RGB-D saliency network or focus predictor; stage 2.")
-
-
-class Config(_Part):
+class Config(Part):
     """A run."""
 
     stage: Literal[1, 2]
     output: str = Field("runs/unnamed", description="Folder of the run.")
     models: Paths = Paths()
+    data: Data = Data()
+    saving: Saving = Saving()
+    log: Log = Log()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     steps: Annotated[int, Field(ge=1)] = Field(16_000, description="Iterations: fake updates.")
     batch: Annotated[int, Field(ge=1)] = Field(1, description="Samples per rank and accumulation.")
@@ -175,6 +84,32 @@ class Config(_Part):
         description="Latents of photos and re-encoded pictures are drawn from the autoencoder's "
         "distribution; otherwise its mean is taken. The same for both, or the critic could tell them apart.",
     )
+    lora_rank: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Not 0: generator and fake score are LoRAs of this rank on the teacher's weights, for "
+        "one GPU of 24 GB. The paper trains all weights.",
+    )
+    lora_alpha: Positive | None = Field(None, description="Strength times rank of the LoRAs; not set: rank.")
+    sets: Literal["deep", "both"] = Field(
+        "deep",
+        description='Sets of stage 1; stage 2 has both. "both": deep and shallow photos in turn and no lens, '
+        "so that the generator makes the blur itself (Table 1, rows 3 and 4).",
+    )
+    prompts: Literal["plain", "depth_of_field", "exif"] = Field(
+        "plain",
+        description='What is added to the captions: nothing; "Deep" or "Shallow Depth-of-Field" (Table 1, '
+        "row 3); f-number and focal length as text.",
+    )
+    exif_embedding: bool = Field(
+        False,
+        description="The generator is told f-number and focal length by an embedding, which is trained with "
+        "it (Table 1, row 4).",
+    )
+    focus: Literal["predicted", "mean_depth"] = Field(
+        "predicted",
+        description='Where the lens of the shallow turns is focused. "mean_depth": at the mean of the depth '
+        "map with f_s = 1; nothing is predicted (Table 2, row 3).",
+    )
     train_generator: bool = Field(True, description="Off: a frozen generator (Table 2, row 5).")
     train_focus: bool = Field(True, description="Off: a frozen focus predictor (Table 1, row 9).")
     relay: bool = Field(
@@ -183,7 +118,16 @@ class Config(_Part):
     )
     checkpointing: bool = Field(True, description="Activation checkpointing in all networks that have it.")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the UNets' computation; autoencoder, lens and losses stay float32."
+        "float32", description="Of the UNets' computation; depth, focus, lens and losses stay float32."
+    )
+    vae_precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the autoencoder; bfloat16 takes half its memory and wants the fp16-fix weights.",
+    )
+    vae_unit: Literal["block", "resnet"] = Field(
+        "block",
+        description="What of the autoencoder checkpointing computes again at a time: resnet takes less "
+        "memory.",
     )
 
     @model_validator(mode="after")
@@ -194,7 +138,9 @@ class Config(_Part):
             raise ValueError(
                 f"timesteps are {list(self.timesteps)}: they must fall and lie within 0..{TABLE_LENGTH - 1}"
             )
-        needed = ["teacher", "vae", *(("depth", "focus") if self.stage == 2 else ())]
+        needed = ["teacher", "vae", "text"]
+        if self.stage == 2:
+            needed += ["depth", "focus"] if self.focus == "predicted" else ["depth"]
         missing = [name for name in needed if getattr(self.models, name) is None]
         if self.models.source == "files" and missing:
             raise ValueError(
@@ -204,14 +150,27 @@ class Config(_Part):
             raise ValueError("train_generator and train_focus are both off: nothing would be trained")
         if self.stage == 1 and not self.train_generator:
             raise ValueError("train_generator is off: stage 1 trains nothing else")
+        if self.stage == 2 and self.sets == "both":
+            raise ValueError("sets is both: that is a choice of stage 1, stage 2 has both anyway")
+        if self.lora_rank and self.mu_fake == "separate":
+            raise ValueError("lora_rank is set and mu_fake is separate: LoRAs share one UNet, use dof_embed")
+        if self.focus == "mean_depth" and self.train_focus:
+            raise ValueError(
+                "focus is mean_depth and train_focus is on: nothing is predicted, set it to false"
+            )
         return self
 
     @property
     def hash(self) -> str:
         """16 hex digits that change with everything that the result depends on."""
-        values = self.model_dump(mode="json", exclude=set(_NOT_HASHED))
+        values = self.model_dump(mode="json", exclude=set(FREE))
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def set_names(self) -> tuple[str, ...]:
+        """The data sets that the run reads."""
+        return ("deep", "shallow") if self.stage == 2 or self.sets == "both" else ("deep",)
 
     @property
     def latent_side(self) -> int:
@@ -232,6 +191,18 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             raise ConfigError(f'"{override}" is not an override: write key=value, such as loss.huber=100.')
         _set(values, key.strip(), yaml.safe_load(text))
     return checked(values, str(path))
+
+
+def named(config: str) -> Path:
+    """A config's path; a bare name is one of `training/configs`."""
+    path = Path(config)
+    if path.suffix or path.exists():
+        return path
+    found = CONFIGS / f"{config}.yaml"
+    if not found.is_file():
+        names = sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("**/*.yaml"))
+        raise ConfigError(f'There is no config "{config}": give a YAML file or one of {", ".join(names)}.')
+    return found
 
 
 def checked(values: Mapping[str, Any], name: str = "The config") -> Config:

@@ -21,6 +21,7 @@ from .estimate import GB, Plan, estimate
 PACKAGES = {
     "diffusers": "diffusers",
     "transformers": "transformers",
+    "tqdm": "tqdm",
     "safetensors": "safetensors",
     "pyarrow": "pyarrow",
     "yaml": "pyyaml",

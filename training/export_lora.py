@@ -16,6 +16,11 @@ _DOWN, _UP = "lora_down", "lora_up"
 _PEFT = re.compile(r"^(?:base_model\.model\.|unet\.)?(?P<layer>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 
 
+def is_lora(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are a LoRA's by peft's names."""
+    return any(_PEFT.match(name) for name in tensors)
+
+
 def lora_tensors(
     tensors: Mapping[str, Tensor], alpha: float | None, layers: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:

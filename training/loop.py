@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from . import schedule, shard
@@ -27,13 +27,17 @@ Source = Callable[[Turn, int], Batch]
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did, for the log: losses unweighted, gradient norms before clipping, watched numbers."""
+    """What a step did, for the log: losses unweighted, gradient norms before clipping, watched numbers.
+
+    seen: values whose distribution is watched.
+    """
 
     turn: Turn
     losses: Mapping[str, float]
     norms: Mapping[str, float]
     watched: Mapping[str, float]
     rate: float
+    seen: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 class Run:
@@ -54,6 +58,7 @@ class Run:
         count = self.config.accumulation
         losses: dict[str, float] = {}
         watched: dict[str, float] = {}
+        seen: dict[str, tuple[Tensor, ...]] = {}
         for i in range(count):
             batch = source(turn, i)
             if len(batch.samples) != self.config.batch:
@@ -68,6 +73,8 @@ class Run:
             for found, sums in ((report.losses, losses), (report.watched, watched)):
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + value / count
+            for name, values in report.seen.items():
+                seen[name] = (*seen.get(name, ()), values)
         norms = self._clipped()
         if not all(torch.isfinite(torch.tensor(norm)) for norm in norms.values()):
             told = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
@@ -79,7 +86,7 @@ class Run:
             for group in self.optimisers[name].param_groups:
                 group["lr"] = share * self._rate(name)
             self.optimisers[name].step()
-        return Step(turn, losses, norms, watched, share)
+        return Step(turn, losses, norms, watched, share, seen)
 
     def _clipped(self) -> dict[str, float]:
         """Norms of the networks that have gradients, each held at the limit, alone or with its partner."""
@@ -115,6 +122,8 @@ class Run:
         """The error with the place of the batch that it came from."""
         from safetensors.torch import save_file
 
+        if not error.here:
+            return NotFinite(f"Step {step} stopped: {error}", here=False)
         folder = Path(self.config.output)
         folder.mkdir(parents=True, exist_ok=True)
         # a place in the global batch belongs to one rank alone

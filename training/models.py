@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from lens_models.camera import Camera, focal_px
 from lens_models.focus.predictor import FocusPredictor
 from lens_models.generator.diffusers_twin import time_ids
+from lens_models.generator.exif_embedding import ExifEmbedding, told_the_camera
 
 from .config import Config
+from .lora import Adapted
 
 _GROUPS, _LEAST_PER_GROUP, _MOST_HALVINGS = 32, 8, 3
 
@@ -84,6 +86,8 @@ class FakeScore(nn.Module):
     ) -> Tensor:
         """mode "eps": `(B, C, H, W)`; mode "critic": logits `(B,)`."""
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
+        if isinstance(self.unet, Adapted):
+            self.unet.select()
         with self._told(shallow):
             if mode == "eps":
                 return self.unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added).sample
@@ -105,6 +109,24 @@ class FakeScore(nn.Module):
             handle.remove()
 
 
+class ExifGenerator(nn.Module):
+    """A UNet that is told f-number and focal length by an embedding, which is trained with it."""
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet = unet
+        self.exif = ExifEmbedding(unet.time_embedding.linear_2.out_features)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Of the UNet."""
+        self.unet.enable_gradient_checkpointing()
+
+    def forward(self, noisy: Tensor, t: Tensor, *, f_number: Tensor, focal_mm: Tensor, **reads: Any) -> Any:
+        """What diffusers' UNet gives; f_number, focal_mm: `(B,)`."""
+        with told_the_camera(self.unet, self.exif, f_number, focal_mm):
+            return self.unet(noisy, t, **reads)
+
+
 class FocusRoot(FocusPredictor):
     """A focus predictor whose call gives plain tensors, as sharding needs them.
 
@@ -122,7 +144,8 @@ class FocusRoot(FocusPredictor):
     def forward(self, srgb: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distance `(B,)` m, scale `(B,)`, saliency `(B, H, W)`; see `FocusPredictor.forward`."""
         focus, saliency = super().forward(srgb, depth_m)
-        return focus.distance_m, focus.scale, saliency
+        # FSDP2 hangs its hooks on what is returned, and a view may lose them
+        return focus.distance_m.clone(), focus.scale.clone(), saliency.clone()
 
 
 def lower_half(
@@ -145,8 +168,8 @@ class Networks:
     """All networks of a run, and how they are called.
 
     fake: one, or two for deep and shallow. depth, focus, focus_at_start: stage 2; the last is a frozen copy.
-    dtype: what UNets take in; autocast: they hold float32 and compute in dtype (not when sharded with
-    a precision of their own). exact: of everything between the networks.
+    shared: the UNet that the LoRAs are on. dtype: what UNets take in; autocast: they hold float32 and compute
+    in dtype (not when sharded with a precision of their own). exact: of everything between the networks.
     """
 
     generator: nn.Module
@@ -156,6 +179,7 @@ class Networks:
     depth: nn.Module | None = None
     focus: nn.Module | None = None
     focus_at_start: nn.Module | None = None
+    shared: nn.Module | None = None
     depth_canvas: str | tuple[int, int] = ""
     dtype: torch.dtype = torch.float32
     autocast: bool = False
@@ -194,7 +218,8 @@ class Networks:
             for shallow in (False, True)[: max(len(self.fake), self.heads)]
         ]
         if config.train_generator:
-            calls.append(lambda: self.student_eps(noisy, t, prompt))
+            one = torch.ones(count, device=self.device)
+            calls.append(lambda: self.student_eps(noisy, t, prompt, one, one))
         if self.focus is not None and config.train_focus:
             picture = torch.rand(count, 3, config.size_px, config.size_px, device=self.device)
             calls.append(lambda: self.focus(picture, 1.0 + picture[:, 0]))
@@ -205,9 +230,14 @@ class Networks:
         """Heads of the critic."""
         return len(self.fake[0].heads)
 
-    def student_eps(self, noisy: Tensor, t: Tensor, prompt: Prompt) -> Tensor:
-        """The generator's eps, in `exact` like all results here."""
-        return self._eps(self.generator, noisy, t, prompt)
+    def student_eps(
+        self, noisy: Tensor, t: Tensor, prompt: Prompt, f_number: Tensor, focal_mm: Tensor
+    ) -> Tensor:
+        """The generator's eps, in `exact` like all results here; f_number, focal_mm: `(B,)`."""
+        told = {}
+        if isinstance(self.generator, ExifGenerator):
+            told = {"f_number": f_number.to(self.device), "focal_mm": focal_mm.to(self.device)}
+        return self._eps(self.generator, noisy, t, prompt, **told)
 
     def teacher_eps(self, noisy: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """The teacher's eps with classifier-free guidance, in one call: uncond + g (cond − uncond)."""
@@ -226,11 +256,12 @@ class Networks:
 
     def decode(self, latent: Tensor) -> Tensor:
         """sRGB `(B, 3, H, W)`, about 0..1 and not held there."""
-        return self.vae.decode(latent / self.vae.config.scaling_factor).sample * 0.5 + 0.5
+        seen = (latent / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(seen).sample.to(self.exact) * 0.5 + 0.5
 
     def encode(self, srgb: Tensor, noise: Tensor | None) -> Tensor:
         """The latent of a picture: drawn with this unit noise, or the mean without."""
-        found = self.vae.encode(2.0 * srgb - 1.0).latent_dist
+        found = self.vae.encode((2.0 * srgb - 1.0).to(self.vae.dtype)).latent_dist
         return self.latent(found.mean, found.std, noise)
 
     def latent(self, mean: Tensor, std: Tensor, noise: Tensor | None) -> Tensor:
@@ -249,13 +280,12 @@ class Networks:
         with torch.no_grad():
             return self.focus_at_start(srgb, depth_m)[0]
 
-    def _eps(self, unet: nn.Module, noisy: Tensor, t: Tensor, prompt: Prompt) -> Tensor:
+    def _eps(self, unet: nn.Module, noisy: Tensor, t: Tensor, prompt: Prompt, **told: Tensor) -> Tensor:
         noisy, prompt, ids = self._inputs(noisy, prompt)
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
         with self._computing():
-            return unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added).sample.to(
-                self.exact
-            )
+            eps = unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added, **told).sample
+            return eps.to(self.exact)
 
     def _fake(self, noisy: Tensor, t: Tensor, prompt: Prompt, shallow: bool, mode: str) -> Tensor:
         noisy, prompt, ids = self._inputs(noisy, prompt)

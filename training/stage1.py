@@ -20,13 +20,18 @@ from .config import Config, Range
 from .models import Networks, Prompt, frozen
 from .relay import LossAt, Segment, Values, one_graph, relay
 from .schedule import Turn
+from .shard import mean_over_ranks
 
 #: From the values at a place in the chain to unweighted losses by name.
 TermsAt = Callable[..., dict[str, Tensor]]
 
 
 class NotFinite(RuntimeError):
-    """A value that training cannot go on from."""
+    """A value that training cannot go on from. here: on this rank, not only on another one."""
+
+    def __init__(self, said: str, here: bool = True):
+        super().__init__(said)
+        self.here = here
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +68,18 @@ class Batch:
 
 @dataclass
 class Report:
-    """What a turn did. losses: unweighted; watched: further numbers for the log. sample: the last latent."""
+    """What a turn did. losses: unweighted; watched: further numbers for the log; seen: values of which the
+    distribution is watched, such as each sample's focus distance. sample: the last latent.
+    """
 
     losses: dict[str, float] = field(default_factory=dict)
     watched: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, Tensor] = field(default_factory=dict)
     sample: Tensor | None = None
 
 
 class Stage1:
-    """Deep turns only. Segments: the student's last step. Losses at its latent."""
+    """Turns without a lens. Segments: the student's last step. Losses at its latent."""
 
     def __init__(self, config: Config, networks: Networks):
         self.config, self.networks = config, networks
@@ -80,7 +88,7 @@ class Stage1:
     def losses(self, batch: Batch, turn: Turn) -> dict[str, Tensor]:
         """The generator's losses by name, unweighted, with one graph through everything."""
         report = Report()
-        chain = self._chain(batch, turn)
+        chain = self._chain(batch, turn, report)
         with frozen(*self.networks.fake):
             values: list[Values] = []
             for segment in chain:
@@ -105,8 +113,8 @@ class Stage1:
         self._fake_backward(batch, turn, report, share)
         return report
 
-    def _chain(self, batch: Batch, turn: Turn) -> list[Segment]:
-        """From nothing to the latent that is judged."""
+    def _chain(self, batch: Batch, turn: Turn, report: Report) -> list[Segment]:
+        """From nothing to the latent that is judged; report: for what is seen on the way."""
         noisy = self.student_input(batch, turn)
         return [lambda: (self.student_step(noisy, batch, turn),)]
 
@@ -118,17 +126,19 @@ class Stage1:
         """The latent for the fake score, on turns without the generator."""
         with torch.no_grad():
             values: Values = ()
-            for segment in self._chain(batch, turn):
+            for segment in self._chain(batch, turn, report):
                 values = segment(*values)
         return finite(values[0], "The generator's latent")
 
     def _generator_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
-        chain = self._chain(batch, turn)
+        chain = self._chain(batch, turn, report)
         by_place = {
             place: self._weighted(terms, report, share)
             for place, terms in self._terms(batch, turn, report).items()
         }
-        run = relay if self.config.relay and len(chain) > 1 else one_graph
+        wanted = self.config.relay and len(chain) > 1
+        # with LoRAs the critic's must not be the chosen one when the generator is computed again
+        run = relay if wanted or self.config.lora_rank else one_graph
         with frozen(*self.networks.fake):
             values, _ = run(chain, by_place)
         return values[-1][0]
@@ -164,7 +174,7 @@ class Stage1:
 
     def _clean(self, noisy: Tensor, batch: Batch, i: int) -> Tensor:
         t = torch.full((noisy.shape[0],), self.config.timesteps[i], device=noisy.device)
-        eps = self.networks.student_eps(noisy, t, batch.prompt)
+        eps = self.networks.student_eps(noisy, t, batch.prompt, batch.f_number, batch.focal_mm)
         return clean_estimate(noisy, eps.double(), self.table[self.config.timesteps[i]])
 
     def _matching(self, batch: Batch, turn: Turn, report: Report, latent: Tensor) -> dict[str, Tensor]:
@@ -235,8 +245,19 @@ class Stage1:
 
 
 def finite(value: Tensor, what: str) -> Tensor:
-    """The value itself. Raises NotFinite when something of it is infinite or not a number."""
+    """The value itself. Raises NotFinite, on all ranks together, when something is infinite or not a number.
+
+    All ranks must call it; one that stopped alone would leave the others waiting for it.
+    """
     wrong = value.numel() - int(torch.isfinite(value.detach()).sum())
-    if wrong:
-        raise NotFinite(f"{what} is not finite: {wrong} of {value.numel()} values are NaN or infinite.")
+    problem = (
+        f"{what} is not finite: {wrong} of {value.numel()} values are NaN or infinite." if wrong else None
+    )
+    agree(problem, value.device)
     return value
+
+
+def agree(problem: str | None, device: torch.device) -> None:
+    """Raises NotFinite where a rank has a problem, on all ranks together, which call this together."""
+    if mean_over_ranks(torch.tensor(float(problem is not None), device=device)).item():
+        raise NotFinite(problem or "A value on another rank is not finite.", here=problem is not None)

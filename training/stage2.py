@@ -19,7 +19,7 @@ from lens_models.light import linear_to_srgb, srgb_to_linear
 from . import losses
 from .relay import Segment, Values
 from .schedule import Turn
-from .stage1 import Batch, NotFinite, Report, Stage1, TermsAt, finite
+from .stage1 import Batch, Report, Stage1, TermsAt, agree, finite
 
 #: Places in the shallow chain: values are the latent; the picture; picture and depth; the picture through
 #: the lens; its latent.
@@ -29,8 +29,8 @@ _DEPTH, _LAST = 2, 4
 class Stage2(Stage1):
     """Deep turns as in stage 1, and shallow turns through the lens."""
 
-    def _chain(self, batch: Batch, turn: Turn) -> list[Segment]:
-        chain = super()._chain(batch, turn)
+    def _chain(self, batch: Batch, turn: Turn, report: Report) -> list[Segment]:
+        chain = super()._chain(batch, turn, report)
         if not turn.shallow:
             return chain
         camera = self.camera(batch)
@@ -43,7 +43,9 @@ class Stage2(Stage1):
             return srgb, self.networks.depth_m(srgb, camera)
 
         def photographed(srgb: Tensor, depth_m: Tensor) -> Values:
-            return (self.through_the_lens(srgb, depth_m, camera),)
+            focus = self.focused(srgb, depth_m)
+            self._look(report, focus, depth_m, camera, srgb.shape[-1])
+            return (self.through_the_lens(srgb, depth_m, focus, camera),)
 
         def encoded(srgb: Tensor) -> Values:
             return (self.networks.encode(srgb, noise),)
@@ -53,10 +55,8 @@ class Stage2(Stage1):
     def _terms(self, batch: Batch, turn: Turn, report: Report) -> dict[int, TermsAt]:
         if not turn.shallow:
             return super()._terms(batch, turn, report)
-        return {
-            _DEPTH: partial(self._focus_term, self.camera(batch), report),
-            _LAST: partial(self._matching, batch, turn, report),
-        }
+        last = {_LAST: partial(self._matching, batch, turn, report)}
+        return last if self.config.focus == "mean_depth" else {_DEPTH: self._focus_term, **last}
 
     def _sampled(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
         """As in stage 1; with `huber_every: iteration` the focus predictor gets the Huber term on the way."""
@@ -64,13 +64,12 @@ class Stage2(Stage1):
         if not (turn.shallow and wanted):
             return super()._sampled(batch, turn, report, share)
         values: Values = ()
-        for place, segment in enumerate(self._chain(batch, turn)):
+        for place, segment in enumerate(self._chain(batch, turn, report)):
             with torch.no_grad():
                 values = segment(*values)
             if place == _DEPTH:
-                terms = partial(self._focus_term, self.camera(batch), report)
                 with torch.enable_grad():
-                    self._weighted(terms, report, share)(*values).backward()
+                    self._weighted(self._focus_term, report, share)(*values).backward()
         return finite(values[0], "The judged latent")
 
     def _generator_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
@@ -86,34 +85,52 @@ class Stage2(Stage1):
         return Camera(batch.f_number.to(device), batch.focal_mm.to(device), own)
 
     def focused(self, srgb: Tensor, depth_m: Tensor) -> Focus:
-        """Where the trained predictor focuses. Raises NotFinite for what is no focus."""
+        """Where the trained predictor focuses, or the mean depth. Raises NotFinite for what is no focus."""
+        if self.config.focus == "mean_depth":
+            return Focus(mean_depth(depth_m))
+        focus, problem = None, None
         try:
             distance, scale, _ = self.networks.focus(srgb, depth_m)
-            return Focus(distance, scale)
+            focus = Focus(distance, scale)
         except ValueError as error:
-            raise NotFinite(f"The focus cannot be used: {error}") from error
+            problem = f"The focus cannot be used: {error}"
+        agree(problem, srgb.device)
+        return focus
 
-    def through_the_lens(self, srgb: Tensor, depth_m: Tensor, camera: Camera) -> Tensor:
-        """The picture as the predictor focuses it and this camera blurs it, sRGB."""
-        focus = self.focused(srgb, depth_m)
+    def through_the_lens(self, srgb: Tensor, depth_m: Tensor, focus: Focus, camera: Camera) -> Tensor:
+        """The picture as this camera blurs it, sRGB."""
         cap = self.config.lens.max_radius_px
         blurred = taf_lens(srgb_to_linear(srgb), depth_m, focus, camera, max_radius_px=cap)
         return linear_to_srgb(blurred)
 
-    def _focus_term(self, camera: Camera, report: Report, srgb: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _look(self, report: Report, focus: Focus, depth_m: Tensor, camera: Camera, width_px: int) -> None:
+        """What the log says about focus and blur; the relay comes here twice and says the same."""
+        radius = coc_px(depth_m, focus, camera, width_px).abs() / 2.0
+        scale = torch.as_tensor(focus.scale, dtype=radius.dtype).expand(len(radius))
+        report.watched |= {
+            "focus_distance_m": focus.distance_m.mean().item(),
+            "focus_scale": scale.mean().item(),
+            "radius_px": radius.mean().item(),
+            "capped_share": (radius > self.config.lens.max_radius_px).float().mean().item(),
+            "depth_std_m": depth_m.std().item(),
+        }
+        report.seen |= {
+            "focus_distance_m": focus.distance_m.detach(),
+            "focus_scale": scale,
+            "coc_px": 2.0 * radius,
+        }
+
+    def _focus_term(self, srgb: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
         """Huber distance from the frozen predictor; cut from picture and depth unless the config says so."""
         if not self.config.loss.huber_to_generator:
             srgb, depth_m = srgb.detach(), depth_m.detach()
         focus = self.focused(srgb, depth_m)
         reference = self.networks.reference_distance(srgb, depth_m)
-        with torch.no_grad():
-            radius = coc_px(depth_m, focus, camera, srgb.shape[-1]).abs() / 2.0
-        cap = self.config.lens.max_radius_px
-        report.watched |= {
-            "focus_distance_m": focus.distance_m.mean().item(),
-            "focus_scale": focus.scale.mean().item(),
-            "radius_px": radius.mean().item(),
-            "capped_share": (radius > cap).float().mean().item(),
-            "depth_std_m": depth_m.std().item(),
-        }
         return {"huber": losses.focus_huber(focus.distance_m, reference, self.config.loss.huber_delta)}
+
+
+def mean_depth(depth_m: Tensor) -> Tensor:
+    """Mean of what is nearer than infinity, `(B, H, W)` -> `(B,)`, m."""
+    near = torch.isfinite(depth_m)
+    return torch.where(near, depth_m, 0.0).sum(dim=(1, 2)) / near.sum(dim=(1, 2)).clamp_min(1)

@@ -121,6 +121,11 @@ def read_weights(folder: Path, models: Models) -> None:
     read(folder, tensors)
 
 
+def models_in(folder: Path) -> list[str]:
+    """Names of the models in a folder."""
+    return sorted({key.split("/")[1] for key in stored(folder) if key.startswith(_MODELS)})
+
+
 def read_model(folder: Path, name: str) -> dict[str, Tensor]:
     """One model's whole weights on the CPU by their names, in one process. Raises ValueError without it."""
     held, prefix = stored(folder), f"{_MODELS}{name}/"
@@ -130,8 +135,7 @@ def read_model(folder: Path, name: str) -> dict[str, Tensor]:
         if key.startswith(prefix)
     }
     if not tensors:
-        names = sorted({key.split("/")[1] for key in held if key.startswith(_MODELS)})
-        raise ValueError(f'It holds no model "{name}", only {", ".join(names)}.')
+        raise ValueError(f'It holds no model "{name}", only {", ".join(models_in(folder))}.')
     read(folder, tensors, alone=True)
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 

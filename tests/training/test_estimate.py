@@ -61,6 +61,11 @@ def counted(build, call, dtype, trained):
             kept[storage._cdata] = (storage.nbytes(), storage)
         return tensor
 
+    # both keep torch's functions as they find them when they are imported, and put those back after loading:
+    # imported inside, they would leave the replacement for good
+    import diffusers.models.modeling_utils  # noqa: F401
+    import transformers.initialization  # noqa: F401
+
     before, trunc_normal = torch.get_default_dtype(), nn.init.trunc_normal_
     try:
         # the numbers do not matter, and this one looks at them

@@ -75,14 +75,28 @@ def found(folder):
     return on_two_ranks(straight_and_resumed, str(folder), folder=folder)
 
 
-@pytest.fixture(scope="module")
-def alone(folder):
+def by_itself(folder):
+    """In one process: 12 steps; and three steps on from what the two ranks saved."""
     run, source = a_run(folder, 1)
-    return [told(run.step(step, source)) for step in range(STEPS)], weights(run)
+    log = [told(run.step(step, source)) for step in range(STEPS)]
+    run, source = a_run(folder, 1)
+    # the batch of a rank is a matter of how many there are
+    checkpoints = Checkpoints(
+        f"{folder}/checkpoints", run.config.model_dump(mode="json"), may_change=("batch",)
+    )
+    resumed = checkpoints.load(run.trained, run.optimisers)
+    on = [told(run.step(step, source)) for step in range(resumed.step, resumed.step + 3)]
+    return {"log": log, "step": resumed.step, "on": on}
+
+
+@pytest.fixture(scope="module")
+def alone(found, folder):
+    """In a fresh process like the ranks', whatever other tests have left in this one."""
+    return on_two_ranks(by_itself, str(folder), folder=folder, world=1)
 
 
 def test_norms_are_those_of_one_process(found, alone, capsys):
-    log, _ = alone
+    log = alone["log"]
     turns = [(step["shallow"], step["generator"]) for step in log]
     assert {(True, True), (False, True), (True, False), (False, False)} == set(turns)
     worst = {}
@@ -105,15 +119,8 @@ def test_resumed_is_bit_equal(found):
         assert torch.equal(found["resumed"][name], value), name
 
 
-def test_two_ranks_go_on_in_one(found, folder):
-    run, source = a_run(folder, 1)
-    # the batch of a rank is a matter of how many there are
-    checkpoints = Checkpoints(
-        folder / "checkpoints", run.config.model_dump(mode="json"), may_change=("batch",)
-    )
-    resumed = checkpoints.load(run.trained, run.optimisers)
-    assert resumed.step == SAVED_AT
-    for step in range(SAVED_AT, SAVED_AT + 3):
-        done = told(run.step(step, source))
-        for name, norm in found["log"][step]["norms"].items():
+def test_two_ranks_go_on_in_one(found, alone):
+    assert alone["step"] == SAVED_AT
+    for done, before in zip(alone["on"], found["log"][SAVED_AT:], strict=False):
+        for name, norm in before["norms"].items():
             assert done["norms"][name] == pytest.approx(norm, rel=1e-4), name  # as above

@@ -311,6 +311,7 @@ def test_networks_come_from_files(tmp_path):
     paths = {
         "teacher": tmp_path / "unet",
         "vae": tmp_path / "vae",
+        "text": tmp_path / "not read by build",
         "depth": tmp_path / "depth.pth",
         "focus": tmp_path / "focus.safetensors",
     }
@@ -328,7 +329,11 @@ def test_networks_come_from_files(tmp_path):
 
 def test_a_folder_that_is_no_autoencoder(tmp_path):
     networks(config("stage=1")).teacher.save_pretrained(tmp_path / "unet")
-    paths = (f"models.teacher={tmp_path / 'unet'}", f"models.vae={tmp_path / 'nothing'}")
+    paths = (
+        f"models.teacher={tmp_path / 'unet'}",
+        f"models.vae={tmp_path / 'nothing'}",
+        f"models.text={tmp_path}",
+    )
     with pytest.raises(ValueError, match="is not the folder of an autoencoder"):
         build(config("models.source=files", "stage=1", *paths))
 
@@ -358,7 +363,8 @@ def test_a_planted_focus_is_found():
     adam = torch.optim.Adam([p for p in nets.focus.parameters() if p.requires_grad], lr=3e-3)
     distances, focuses = [], []
     for _ in range(60):
-        latent = nets.encode(stage.through_the_lens(srgb, depth, camera), None)
+        blurred = stage.through_the_lens(srgb, depth, stage.focused(srgb, depth), camera)
+        latent = nets.encode(blurred, None)
         # a teacher that knows the photograph, and a fake score that knows the generator
         loss = losses.dmd_loss(latent, losses.dmd_gradient(latent, real, latent))
         adam.zero_grad()
