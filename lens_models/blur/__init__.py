@@ -1,7 +1,7 @@
 """One blur, several engines that compute the same function.
 
 `reference` is the definition, `stack` runs on any device and differentiates, `cpu` is the fast forward
-pass on a CPU with numba. `choose` picks.
+pass on a CPU with numba, `gpu` are Triton's kernels, forward and backward. `choose` picks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from . import reference, stack
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "reference", "stack", "cpu")
+ENGINES = ("auto", "reference", "stack", "cpu", "gpu")
+#: Taps grow with the square of the radius, the stack's transforms hardly: beyond it the stack takes over, px.
+#: From a model of an H100, by which both take 4 ms at 1024² there; `benchmarks/gpu.py` tells it of a card.
+MOST_TAPS_RADIUS_PX = 64.0
 
 
 @functools.cache
@@ -37,15 +40,30 @@ def _numba_engine() -> ModuleType | None:
 
 
 @functools.cache
+def _triton_engine() -> ModuleType | None:
+    """The gpu engine, imported on first use; None where triton is missing or broken."""
+    if _given_up:
+        return None
+    try:
+        from . import gpu
+    except Exception as error:  # a broken build of triton fails in any way
+        logger.info("blur runs without triton (%s): the level stack does its work", error)
+        return None
+    return gpu
+
+
+@functools.cache
 def _log_choice(engine: str, why: str) -> None:
     logger.debug("blur engine: %s (%s)", engine, why)
 
 
 def choose(image: Tensor, radius_px: Tensor, shape: ApertureShape | None = None) -> str:
-    """The engine for this picture: `cpu` where numba can run it, `stack` where not."""
+    """The engine for this picture: `gpu` or `cpu` where triton or numba can run it, `stack` where not."""
     wants_grad = torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad)
     if shape is not None and not shape.is_disc:
         engine, why = "stack", f"aperture shape {shape.kind}"
+    elif image.device.type == "cuda":  # ROCm calls itself so, too
+        engine, why = _on_a_gpu(image, radius_px)
     elif wants_grad:
         engine, why = "stack", "gradients wanted"
     elif image.device.type != "cpu":
@@ -60,6 +78,38 @@ def choose(image: Tensor, radius_px: Tensor, shape: ApertureShape | None = None)
     return engine
 
 
+def _on_a_gpu(image: Tensor, radius_px: Tensor) -> tuple[str, str]:
+    if image.dtype != torch.float32:
+        return "stack", f"{image.dtype}"
+    if _triton_engine() is None:
+        return "stack", "no triton"
+    if radius_px.detach().abs().max() > MOST_TAPS_RADIUS_PX:
+        return "stack", f"radii above {MOST_TAPS_RADIUS_PX:g} px"
+    return "gpu", "triton"
+
+
+def _tried(kind: str, image: Tensor, radius_px: Tensor, on_progress: Callable | None) -> Tensor | None:
+    """The gpu engine's blur; None, and never again, where triton cannot compile or start it on this card."""
+    try:
+        return getattr(_triton_engine(), kind)(image, radius_px, on_progress)
+    except _broken_triton() as error:
+        logger.warning("triton does not work on this GPU, so blur runs in pure torch: %s", error)
+        _triton_engine.cache_clear()
+        _given_up.append(True)
+        return None
+
+
+_given_up: list[bool] = []
+
+
+def _broken_triton() -> tuple[type[Exception], ...]:
+    from triton.compiler.errors import CompilationError
+    from triton.runtime.errors import TritonError
+
+    # triton starts compilers, which may be missing
+    return CompilationError, TritonError, FileNotFoundError
+
+
 def gather(
     image: Tensor,
     radius_px: Tensor,
@@ -70,10 +120,11 @@ def gather(
 ) -> Tensor:
     """Blur where each output pixel averages its neighbourhood with the disc of its own radius.
 
-    image: `(B, C, H, W)` float32 or float64; radius_px: `(B, H, W)` >= 0. Borders replicate.
+    image: `(B, C, H, W)` float32 or float64, or one picture `(1, C, H, W)` for all; radius_px: `(B, H, W)`
+    >= 0. Borders replicate.
     shape: another aperture shape; radii are then signed, < 0 in front of the focal plane, where the shape
     is point-inverted.
-    engine: "auto", "reference", "stack" or "cpu".
+    engine: "auto", "reference", "stack", "cpu" or "gpu".
     on_progress: called with (done, total) between pieces of work; may raise to interrupt.
     Returns `(B, C, H, W)`. Raises ValueError for an unknown engine or one that cannot do what is asked.
     """
@@ -81,15 +132,53 @@ def gather(
         raise ValueError(f'Unknown blur engine "{engine}": use one of {", ".join(ENGINES)}.')
     if engine == "auto":
         engine = choose(image, radius_px, shape)
+        if engine == "gpu":
+            blurred = _tried("gather", image, radius_px if shape is None else radius_px.abs(), on_progress)
+            if blurred is not None:
+                return blurred
+            engine = "stack"
     if engine == "reference":
-        return reference.gather(image, radius_px, shape=shape)
+        pictures = []
+        for i in range(len(radius_px)):
+            one = image if len(image) == 1 else image[i : i + 1]
+            pictures.append(reference.gather(one, radius_px[i : i + 1], shape=shape))
+            if on_progress is not None:
+                on_progress(i + 1, len(radius_px))
+        return torch.cat(pictures)
     if engine == "stack":
         return stack.gather(image, radius_px, on_progress, shape=shape)
     if shape is not None:
         if not shape.is_disc:
-            raise ValueError('The blur engine "cpu" knows only the disc: use "stack" or "auto" for shapes.')
+            raise ValueError(
+                f'The blur engine "{engine}" knows only the disc: use "stack" or "auto" for shapes.'
+            )
         radius_px = radius_px.abs()
+    if engine == "gpu":
+        gpu = _triton_engine()
+        if gpu is None:
+            raise ValueError('The blur engine "gpu" needs triton: pip install triton, or use "auto".')
+        return gpu.gather(image, radius_px, on_progress)
     cpu = _numba_engine()
     if cpu is None:
         raise ValueError('The blur engine "cpu" needs numba: pip install numba, or use "auto".')
     return cpu.gather(image, radius_px, on_progress)
+
+
+def scatter(
+    image: Tensor,
+    radius_px: Tensor,
+    *,
+    shape: ApertureShape | None = None,
+    margin_px: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Blur where each source pixel spreads its light over the disc, or the shape, of its own radius.
+
+    image: `(B, C, H, W)`; radius_px: `(B, H, W)`; both as in `gather`. What leaves the frame is lost.
+    margin_px: as in `stack.scatter`. Runs on the gpu engine where `choose` takes it, else on the stack.
+    """
+    if choose(image, radius_px, shape) == "gpu":
+        spread = _tried("scatter", image, radius_px if shape is None else radius_px.abs(), on_progress)
+        if spread is not None:
+            return spread
+    return stack.scatter(image, radius_px, on_progress, shape=shape, margin_px=margin_px)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import numba
@@ -61,25 +62,37 @@ def _rows_of_levels(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return half, first, np.concatenate(taps).astype(np.float32), (1.0 / levels.total).astype(np.float32)
 
 
-def _gather_band(padded, prefix, reach, lo, t, half, first, taps, scale, first_row, out):
+def _gather_band(padded, prefix, reach, radius, variance, half, first, taps, scale, first_row, out):
     """Rows first_row.. of one picture.
 
-    padded (C, H+2P, W'+2P), prefix one column more; lo, t, out are the band, W' its width in whole blocks.
+    padded (C, H+2P, W'+2P), prefix one column more, W' the width in whole blocks; radius, out: the band.
     """
     channels = padded.shape[0]
-    rows, width = lo.shape
-    blocks = width // _BLOCK
+    rows, width = radius.shape
+    blocks = -(-width // _BLOCK)
     for job in prange(rows * blocks):
         job = np.int64(job)  # prange counts in unsigned, where -dy would wrap around
         row = job // blocks
         x0 = (job % blocks) * _BLOCK
         y = first_row + row + reach
         x = x0 + reach
+        here = min(_BLOCK, width - x0)
         used = np.zeros(scale.shape[0], np.bool_)
-        for i in range(_BLOCK):
-            used[lo[row, x0 + i]] = True
-            if t[row, x0 + i] > 0.0:
-                used[lo[row, x0 + i] + 1] = True
+        lo = np.zeros(_BLOCK, np.int32)
+        t = np.zeros(_BLOCK, np.float32)
+        k = 0
+        for i in range(here):  # `disc.mix`; neighbours mostly share their levels
+            wanted = radius[row, x0 + i] * radius[row, x0 + i] * np.float32(0.25)
+            while k > 0 and variance[k] > wanted:
+                k -= 1
+            while k < scale.shape[0] - 2 and variance[k + 1] <= wanted:
+                k += 1
+            lo[i] = k
+            share = (wanted - variance[k]) / (variance[k + 1] - variance[k])
+            t[i] = min(max(share, np.float32(0.0)), np.float32(1.0))
+            used[k] = True
+            if t[i] > 0.0:
+                used[k + 1] = True
         total = np.zeros((channels, _BLOCK), np.float32)
         level = np.empty((channels, _BLOCK), np.float32)
         for k in range(scale.shape[0]):
@@ -111,17 +124,16 @@ def _gather_band(padded, prefix, reach, lo, t, half, first, taps, scale, first_r
                         for i in range(np.uint64(_BLOCK)):
                             mirrored = (up[left + i] + up[right + i]) + (down[left + i] + down[right + i])
                             level[c, i] += weight * mirrored
-            for i in range(_BLOCK):
-                mix = t[row, x0 + i]
+            for i in range(here):
                 share = np.float32(0.0)
-                if lo[row, x0 + i] == k:
-                    share = np.float32(1.0) - mix
-                elif lo[row, x0 + i] == k - 1:
-                    share = mix
+                if lo[i] == k:
+                    share = np.float32(1.0) - t[i]
+                elif lo[i] == k - 1:
+                    share = t[i]
                 share *= scale[k]
                 for c in range(channels):
                     total[c, i] += share * level[c, i]
-        out[:, row, x0 : x0 + _BLOCK] = total
+        out[:, row, x0 : x0 + here] = total[:, :here]
 
 
 # numba's cache on disk loads a kernel's module by name, and ComfyUI names this module after the pack's
@@ -131,10 +143,23 @@ sys.modules.setdefault(_gather_band.__module__, ModuleType(_gather_band.__module
 _gather_band = numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)(_gather_band)
 
 
+@contextmanager
+def _as_many_threads_as_torch() -> Iterator[None]:
+    """numba's OpenMP hands its number of threads on to torch: when it starts, all of the machine's."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
 def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
     """Each output pixel averages its neighbourhood with the disc of its own radius.
 
-    image: `(B, C, H, W)` float32 on the CPU; radius_px: `(B, H, W)` >= 0. Borders replicate.
+    image: `(B, C, H, W)` float32 on the CPU, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)` >= 0.
+    Borders replicate. What does not depend on the radius is done once per picture.
     Returns `(B, C, H, W)` float32 without gradients.
     Raises ValueError for another device or type, and when gradients are wanted.
     """
@@ -142,28 +167,30 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], N
         raise ValueError(f"The cpu blur takes float32 on the CPU, not {image.dtype} on {image.device}.")
     if torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad):
         raise ValueError("The cpu blur has no gradients: use the stack engine.")
-    batch, channels, height, width = image.shape
-    spare = -width % _BLOCK
+    channels, height, width = image.shape[1:]
+    batch, spare = len(radius_px), -width % _BLOCK
     levels = disc.levels_for(float(radius_px.max()))
     rows_of_levels = _rows_of_levels(len(levels))
-    lo, t = levels.mix(torch.nn.functional.pad(radius_px.float(), (0, spare), mode="replicate"))
-    lo, t = lo.to(torch.int32).numpy(), t.numpy()
+    variance = levels.variance.astype(np.float32)
+    radius = radius_px.detach().float().contiguous().numpy()
     reach = levels.reach_px
-    out = np.empty((batch, channels, height, width + spare), np.float32)
+    out = np.empty((batch, channels, height, width), np.float32)
     bands = range(0, height, _BAND_ROWS)
-    # numba's OpenMP hands its own number of threads on to torch: agree on torch's
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    edges = ((0, 0), (reach, reach), (reach, reach + spare))
     for b in range(batch):
-        edges = ((0, 0), (reach, reach), (reach, reach + spare))
-        padded = np.pad(image[b].detach().numpy(), edges, mode="edge")
-        prefix = np.zeros((*padded.shape[:2], padded.shape[2] + 1), np.float64)
-        np.cumsum(padded, axis=2, dtype=np.float64, out=prefix[:, :, 1:])
+        if b < len(image):
+            padded = np.pad(image[b].detach().numpy(), edges, mode="edge")
+            prefix = np.empty((*padded.shape[:2], padded.shape[2] + 1), np.float64)
+            prefix[:, :, reach] = 0.0
+            # counted from the picture's first column: a wider border must not change the rounding
+            prefix[:, :, :reach] = padded[:, :, :1] * np.arange(-reach, 0, dtype=np.float64)
+            np.cumsum(padded[:, :, reach:], axis=2, dtype=np.float64, out=prefix[:, :, reach + 1 :])
         for done, y in enumerate(bands):
             band = slice(y, min(y + _BAND_ROWS, height))
-            with _one_at_a_time:
+            with _one_at_a_time, _as_many_threads_as_torch():
                 _gather_band(
-                    padded, prefix, reach, lo[b, band], t[b, band], *rows_of_levels, y, out[b, :, band]
+                    padded, prefix, reach, radius[b, band], variance, *rows_of_levels, y, out[b, :, band]
                 )
             if on_progress is not None:
                 on_progress(b * len(bands) + done + 1, batch * len(bands))
-    return torch.from_numpy(out)[..., :width]
+    return torch.from_numpy(out)

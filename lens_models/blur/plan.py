@@ -139,9 +139,11 @@ class DiscPlan(Plan):
         columns = torch.arange(width, device=radius_px.device)[None, :] // self.edge
         tiles = torch.arange(batch, device=radius_px.device)[:, None, None] * self.shape[1] + rows
         tiles = tiles * self.shape[2] + columns
-        used = torch.zeros(math.prod(self.shape), len(self.levels), dtype=torch.bool, device=radius_px.device)
-        used[tiles, self.lo] = True
-        used[tiles[upper], self.lo[upper] + 1] = True
+        count = len(self.levels)
+        place, least = (tiles * count + self.lo).flatten(), math.prod(self.shape) * count
+        used = torch.bincount(place, minlength=least) > 0
+        used[1:] |= torch.bincount(place, upper.flatten().to(self.t.dtype), minlength=least)[:-1] > 0
+        used = used.view(-1, count)
         self.used = [tile.nonzero().flatten().tolist() for tile in used.cpu()]
         self.reach = self.term_reach([max(tile[-1] for tile in self.used)])
 

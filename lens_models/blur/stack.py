@@ -28,40 +28,50 @@ Progress = Callable[[int, int], None]
 def _collect(
     padded: Tensor,
     plan: Plan,
-    wants_slope: bool,
+    wants_slope: bool = False,
     on_progress: Progress | None = None,
     transposed: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Σ_k h_k · (K_k * padded) inside the border, `(B, C, H, W)`, and its derivative along the slopes.
 
+    padded: a picture for each of the plan's, or one for all, of which each tile then meets a kernel once.
     transposed: with the point mirrors of the kernels.
     """
     out = padded.new_zeros(plan.shape[0], padded.shape[1], *plan.size)
     slope = torch.zeros_like(out) if wants_slope else None
-    for done, (index, rows, columns, used) in enumerate(plan.tiles()):
-        halo, place_rows, place_columns, length = plan.window(rows, columns, used)
-        source = padded[index, :, place_rows, place_columns]
+    tiles = list(plan.tiles())
+    count = len(tiles) // plan.shape[0]
+    shared = len(padded) < plan.shape[0]
+    together = [tiles[i::count] for i in range(count)] if shared else [[tile] for tile in tiles]
+    unions = [sorted(set().union(*(used for *_, used in alike))) for alike in together]
+    done, pieces = 0, sum(map(len, unions))
+    for alike, union in zip(together, unions, strict=True):
+        first, rows, columns, _ = alike[0]
+        halo, place_rows, place_columns, length = plan.window(rows, columns, union)
+        source = padded[0 if shared else first, :, place_rows, place_columns]
         inside = (
             slice(None),
             slice(halo, halo + rows.stop - rows.start),
             slice(halo, halo + columns.stop - columns.start),
         )
-        if used == [0]:  # level 1 is the identity: no round trip, so a sharp pixel stays bit-equal
-            out[index, :, rows, columns] = source[inside]
-            continue
-        spectrum = torch.fft.rfft2(source, s=length)
-        total = torch.zeros_like(out[index, :, rows, columns])
-        for k in used:
+        spectrum = None if union == [0] else torch.fft.rfft2(source, s=length)
+        for k in union:
             blurred = source[inside]
             if k > 0:
                 otf = plan.transform(k, length, padded, transposed)
                 blurred = torch.fft.irfft2(spectrum * otf, s=length)[inside]
-            total += plan.hat(k, index, rows, columns) * blurred
-            if slope is not None:
-                slope[index, :, rows, columns] += plan.slope(k, index, rows, columns) * blurred
-        out[index, :, rows, columns] = total
-        if on_progress is not None:
-            on_progress(done + 1, len(plan.used))
+            for index, _, _, used in alike:
+                if k not in used:
+                    continue
+                if used == [0]:  # level 1 is the identity: a sharp pixel stays bit-equal
+                    out[index, :, rows, columns] = blurred
+                    continue
+                out[index, :, rows, columns] += plan.hat(k, index, rows, columns) * blurred
+                if slope is not None:
+                    slope[index, :, rows, columns] += plan.slope(k, index, rows, columns) * blurred
+            done += 1
+            if on_progress is not None:
+                on_progress(done, pieces)
     return out, slope
 
 
@@ -79,7 +89,9 @@ def _spread(
         inner = image[index, :, rows, columns]
         place = out[index, :, place_rows, place_columns]
         spectrum = None
-        for k in used:
+        # layers are mostly empty; a GPU would have to be waited for
+        empty = inner.device.type == "cpu" and not inner.any()
+        for k in () if empty else used:
             weighted = F.pad(plan.hat(k, index, rows, columns) * inner, (halo,) * 4)
             if k == 0:
                 place += weighted
@@ -140,7 +152,8 @@ def gather(
 ) -> Tensor:
     """Each output pixel averages its neighbourhood with the disc, or the shape, of its own radius.
 
-    image: `(B, C, H, W)`; radius_px: `(B, H, W)`, both float32 or both float64. Borders replicate.
+    image: `(B, C, H, W)`, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)`, both float32 or both
+    float64. Borders replicate.
     shape: None is the disc, with radii >= 0. With a shape radii are signed, < 0 in front of the focal
     plane, and lights behind it show the shape upright: where all radii are equal, this is `scatter`.
     Returns `(B, C, H, W)`. First-order gradients for picture and radius. A NaN or inf would spread over
@@ -148,6 +161,10 @@ def gather(
     """
     plan = _plan(radius_px, shape, 0)
     padded = F.pad(image, (plan.reach,) * 4, mode="replicate") if plan.reach else image
+    if len(image) < len(radius_px):
+        if not (torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad)):
+            return _collect(padded, plan, on_progress=on_progress)[0]
+        padded = padded.expand(len(radius_px), -1, -1, -1)
     return _Gather.apply(padded, radius_px, plan, on_progress)
 
 

@@ -1,0 +1,180 @@
+"""The disc's blur on a GPU, forward and backward, in Triton: each tile goes over its own taps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import disc
+from .gpu_kernels import TILE_X, TILE_Y, WARPS, collect, spread
+
+Progress = Callable[[int, int], None]
+
+
+class _Discs(NamedTuple):
+    """All pixels' discs as the kernels take them, `(B, H, W)` each. gain: dt/dr. pad: their reach, px."""
+
+    lo: Tensor
+    hi: Tensor
+    a: Tensor
+    b: Tensor
+    slope_a: Tensor
+    slope_b: Tensor
+    gain: Tensor
+    pad: int
+
+    @property
+    def mixture(self) -> tuple[Tensor, ...]:
+        return self.lo, self.hi, self.a, self.b
+
+    @property
+    def slope(self) -> tuple[Tensor, ...]:
+        """The mixture's derivative by t."""
+        return self.lo, self.hi, self.slope_a, self.slope_b
+
+    @property
+    def touched(self) -> Tensor:
+        """The larger of the levels that a pixel uses, `(B, H, W)`."""
+        return torch.where(self.b > 0.0, self.hi, self.lo)
+
+
+def _discs(radius_px: Tensor) -> _Discs:
+    levels = disc.levels_for(float(radius_px.max()))
+    lo, t = levels.mix(radius_px)
+    size, total, variance = (
+        torch.as_tensor(part, dtype=radius_px.dtype, device=radius_px.device)
+        for part in (levels.size, 1.0 / levels.total, levels.variance)
+    )
+    parts = (
+        size[lo], size[lo + 1], (1.0 - t) * total[lo], t * total[lo + 1], -total[lo], total[lo + 1],
+        0.5 * radius_px / (variance[lo + 1] - variance[lo]),
+    )  # fmt: skip
+    return _Discs(*(part.contiguous() for part in parts), levels.reach_px)
+
+
+def _by_tile(touched: Tensor) -> Tensor:
+    """Largest level of every tile."""
+    return F.max_pool2d(touched[:, None], (TILE_Y, TILE_X), ceil_mode=True)[:, 0].contiguous()
+
+
+def _reaching(touched: Tensor, pad: int) -> Tensor:
+    """Largest level that may reach each tile of the frame with `pad` pixels around it."""
+    around = F.pad(touched, (2 * pad,) * 4)
+    high = F.max_pool2d(
+        around[:, None], (TILE_Y + 2 * pad, TILE_X + 2 * pad), (TILE_Y, TILE_X), ceil_mode=True
+    )
+    return high[:, 0].contiguous()
+
+
+def _planes(channels: int) -> int:
+    return triton.next_power_of_2(channels)
+
+
+def _grid(height: int, width: int, batch: int) -> tuple[int, int, int]:
+    return triton.cdiv(width, TILE_X), triton.cdiv(height, TILE_Y), batch
+
+
+def _collected(
+    padded: Tensor, discs: tuple[Tensor, ...], reach: Tensor, pad: int, other: Tensor | None = None
+):
+    """`collect` of a contiguous padded picture; with `other` its dot product over the channels."""
+    batch, height, width = discs[0].shape
+    channels = padded.shape[1]
+    shape = (batch, height, width) if other is not None else (batch, channels, height, width)
+    out = padded.new_empty(shape)
+    stride = 0 if len(padded) < batch else padded.stride(0)
+    collect[_grid(height, width, batch)](
+        padded, *discs, reach, out if other is None else other, out, height, width, pad, stride,
+        CHANNELS=channels, PLANES=_planes(channels), DOT=other is not None,
+        TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
+    )  # fmt: skip
+    return out
+
+
+def _spread(image: Tensor, discs: tuple[Tensor, ...], touched: Tensor, pad: int) -> Tensor:
+    """`spread` of a contiguous picture, with `pad` pixels around it."""
+    batch, channels, height, width = image.shape
+    high, wide = height + 2 * pad, width + 2 * pad
+    out = image.new_empty(batch, channels, high, wide)
+    reach = _reaching(touched, pad)
+    spread[_grid(high, wide, batch)](
+        image, *discs, reach, out, height, width, pad,
+        CHANNELS=channels, PLANES=_planes(channels), TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
+    )  # fmt: skip
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, padded: Tensor, radius_px: Tensor, pad: int) -> Tensor:
+        discs = _discs(radius_px)
+        ctx.save_for_backward(padded, radius_px)
+        ctx.pad = pad
+        return _collected(padded, discs.mixture, _by_tile(discs.touched), pad)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        padded, radius_px = ctx.saved_tensors
+        discs, grad, by_image, by_radius = _discs(radius_px), grad.contiguous(), None, None
+        if ctx.needs_input_grad[0]:
+            by_image = _spread(grad, discs.mixture, discs.touched, ctx.pad)
+            if len(padded) < len(grad):
+                by_image = by_image.sum(0, keepdim=True)
+        if ctx.needs_input_grad[1]:
+            reach = _by_tile(discs.hi)
+            by_radius = discs.gain * _collected(padded, discs.slope, reach, ctx.pad, grad)
+        return by_image, by_radius, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, image: Tensor, radius_px: Tensor) -> Tensor:
+        discs = _discs(radius_px)
+        ctx.save_for_backward(image, radius_px)
+        return _spread(image, discs.mixture, discs.touched, discs.pad)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        image, radius_px = ctx.saved_tensors
+        discs, grad, by_image, by_radius = _discs(radius_px), grad.contiguous(), None, None
+        if ctx.needs_input_grad[0]:
+            by_image = _collected(grad, discs.mixture, _by_tile(discs.touched), discs.pad)
+        if ctx.needs_input_grad[1]:
+            by_radius = discs.gain * _collected(grad, discs.slope, _by_tile(discs.hi), discs.pad, image)
+        return by_image, by_radius
+
+
+def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
+    """Each output pixel averages its neighbourhood with the disc of its own radius.
+
+    image: `(B, C, H, W)` float32, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)` float32 >= 0. Borders
+    replicate. Returns `(B, C, H, W)`. First-order gradients for picture and radius; taps are not stored.
+    """
+    pad = disc.levels_for(float(radius_px.detach().max())).reach_px
+    padded = F.pad(image, (pad,) * 4, mode="replicate").contiguous()
+    out = _Gather.apply(padded, radius_px.contiguous(), pad)
+    if on_progress is not None:
+        on_progress(1, 1)
+    return out
+
+
+def scatter(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
+    """Each source pixel spreads its light over the disc of its own radius; what leaves the frame is lost.
+
+    image: `(B, C, H, W)` float32; radius_px: `(B, H, W)` float32 >= 0. Returns `(B, C, H, W)`. First-order
+    gradients for picture and radius.
+    """
+    height, width = radius_px.shape[-2:]
+    out = _Scatter.apply(image.contiguous(), radius_px.contiguous())
+    pad = (out.shape[-1] - width) // 2
+    if on_progress is not None:
+        on_progress(1, 1)
+    return out[..., pad : pad + height, pad : pad + width]
