@@ -40,6 +40,14 @@ def scene(size: int) -> tuple[Tensor, Tensor]:
     return image[None], depth[None]
 
 
+def scene_at(size: int, radius_px: float) -> tuple[Tensor, Tensor, Focus, Camera]:
+    """The scene and a camera whose largest blur radius in it is `radius_px`."""
+    image, depth = scene(size)
+    focus = Focus(FOCUS_M)
+    at_one = coc_px(depth, focus, Camera(1.0, FOCAL_MM), size).abs().max().item() / 2
+    return image, depth, focus, Camera(at_one / radius_px, FOCAL_MM)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -52,10 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    image, depth = scene(arguments.size)
-    focus = Focus(FOCUS_M)
-    at_one = coc_px(depth, focus, Camera(1.0, FOCAL_MM), arguments.size).abs().max().item() / 2
-    camera = Camera(at_one / arguments.radius, FOCAL_MM)
+    image, depth, focus, camera = scene_at(arguments.size, arguments.radius)
     radius = coc_px(depth, focus, camera, arguments.size).abs() / 2
     runs = arguments.runs
 

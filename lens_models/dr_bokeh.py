@@ -11,6 +11,7 @@ from .fill import Background
 from .layers import Layer, composite, split_layers
 from .shape import ApertureShape
 from .sharpen import sharpened
+from .subject import along_the_mask
 
 #: Share of the work of a picture that goes into its layers, for the progress.
 SPLITTING = 0.7
@@ -30,6 +31,7 @@ def dr_bokeh_lens(
     max_radius_px: float | None = None,
     engine: str = "auto",
     on_progress: Progress | None = None,
+    memory_bytes: int | None = None,
 ) -> Tensor:
     """Render a sharp picture through a thin lens with layers that hide one another.
 
@@ -38,7 +40,9 @@ def dr_bokeh_lens(
     aperture, at the widest aperture asked for.
 
     radiance, depth_m, focus, camera, shape, max_radius_px, on_progress: as in `taf_lens`.
-    subject: `(B, H, W)` mask 0..1 that becomes the matte of a layer of its own.
+    memory_bytes: what the blur of a layer may hold, as in `taf_lens`; finding the layers needs more.
+    subject: `(B, H, W)` mask 0..1 that becomes the matte of a layer of its own; depth beside its edge
+    follows it.
     background: `(B, C, H, W)` radiance seen where the farthest layer is hidden, or a `Background` that fills.
     max_layers: at most so many layers.
     rays: 0, or points on the lens per pixel, for exact occlusion between several blurred layers.
@@ -80,6 +84,7 @@ def dr_bokeh_lens(
             rays=rays,
             max_radius_px=max_radius_px,
             on_progress=progress_within(on_progress, i + splitting, i + 1, count),
+            memory_bytes=memory_bytes,
         )
         results.append(picture)
     return torch.cat(results)
@@ -116,7 +121,11 @@ def scene_layers(
     widest = camera.part(int(scales.argmax()), int(scales.argmax()) + 1)
     depth_m = usable_depth(depth_m)
     inverse = 1.0 / depth_m[0].detach()
-    hard = sharpened(radiance[0, :3], inverse, scales.max().item())
+    px_per_inverse_m = scales.max().item()
+    hard = inverse
+    if subject is not None:
+        hard = along_the_mask(hard, subject[0].detach().to(hard), px_per_inverse_m)
+    hard = sharpened(radiance[0, :3], hard, px_per_inverse_m)
     # the edge moves, the gradient stays with the depth that was given
     depth_m = torch.where(hard == inverse, depth_m, 1.0 / hard)
     return split_layers(

@@ -8,18 +8,21 @@ un-mix edge pixels so that the stack laid over itself is the picture again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import blur
 from .blur import stack
 from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
 from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
-from .exposure import Progress, item, largest_radius_px
+from .exposure import Progress, item, largest_radius_px, progress_within
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
+from .memory import in_bands
 from .shape import ApertureShape
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
@@ -30,6 +33,8 @@ _TRUST_NEAR, _TRUST_FAR = 0.02, 0.002
 _SNAP = 0.05
 #: A pixel tells a layer's colour if at least this much of it is the layer.
 _PURE_NEAR, _PURE_FAR = 0.9, 0.8
+#: Numbers per pixel that the blur of a layer is taken to hold while it works, for the bands.
+_HELD_PER_PIXEL = 36
 #: The stack must give the picture back to this, sRGB 0..1.
 _RECOMPOSED = 0.5 / 255
 
@@ -82,6 +87,8 @@ def split_layers(
         depth = item(depth_m, b)[0]
         split = _Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers, on_progress)
         stacks.append(split.layers(plate))
+    if len(stacks) == 1:
+        return stacks[0]
     deepest = max(len(s) for s in stacks)
     for layers in stacks:
         blank = layers[0]
@@ -251,6 +258,7 @@ def composite(
     rays: int = 0,
     max_radius_px: float | None = None,
     on_progress: Progress | None = None,
+    memory_bytes: int | None = None,
 ) -> Tensor:
     """What the lens records of a stack of layers, `(B, C, H, W)`.
 
@@ -260,6 +268,7 @@ def composite(
     rays: 0, or that many points on the lens per pixel, traced through the layers front to back: exact where
     several blurred layers hide one another, and much slower.
     on_progress: called with (done, total) pieces of work; may raise to interrupt.
+    memory_bytes: what the blur of a layer may hold, as in `taf_lens`; rays trace whole pictures.
     Differentiable with respect to radiance, alpha, depth and every setting.
     """
     if rays and shape is not None and not shape.is_disc:
@@ -270,32 +279,74 @@ def composite(
         return trace_layers(
             layers, focus, camera, rays=rays, max_radius_px=max_radius_px, on_progress=on_progress
         )
+    wants_grad = torch.is_grad_enabled() and any(
+        value.requires_grad
+        for part in (*layers, focus, camera)
+        for value in vars(part).values()
+        if isinstance(value, Tensor)
+    )
+    whole = wants_grad or (shape is not None and bool(shape.cats_eye))
     result: Tensor | None = None
     for done, layer in enumerate(reversed(layers)):
         height, width = layer.depth_m.shape[-2:]
         cap = largest_radius_px(max_radius_px, height, width)
         radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
-        light, cover = _blurred(layer, radius if shape else radius.abs(), shape)
-        if result is None:
-            result = light / cover.clamp_min(1e-4)
+        radius = radius if shape else radius.abs()
+        reach = stack.reach_px(radius, shape)
+        report = progress_within(on_progress, done, done + 1, len(layers))
+        laid = partial(_laid_over, result, layer, radius, shape, reach, report)
+        if whole:
+            result = laid(slice(0, height), slice(0, height))
         else:
-            # where radii change within a layer discs can pile up above full coverage
-            light = light / cover.clamp_min(1.0)
-            result = light + (1.0 - cover.clamp(0.0, 1.0)) * result
-        if on_progress is not None:
-            on_progress(done + 1, len(layers))
+            held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
+            result = in_bands(laid, height, reach, held * (width + 2 * reach), memory_bytes)
     return result
 
 
-def _blurred(layer: Layer, radius: Tensor, shape: ApertureShape | None) -> tuple[Tensor, Tensor]:
-    """Premultiplied light and coverage of one layer after the lens."""
+def _laid_over(
+    behind: Tensor | None,
+    layer: Layer,
+    radius: Tensor,
+    shape: ApertureShape | None,
+    reach: int,
+    on_progress: Progress | None,
+    band: slice,
+    seen: slice,
+) -> Tensor:
+    """Rows of a layer after the lens over what is behind it; `seen` are the rows whose light reaches them."""
+    height = radius.shape[-2]
+    rows = slice(band.start - seen.start, band.stop - seen.start)
+    part = Layer(layer.radiance[..., seen, :], layer.alpha[..., seen, :], layer.depth_m[..., seen, :])
+    borders = (reach if seen.start == 0 else 0, reach if seen.stop == height else 0)
+    report = progress_within(on_progress, band.start / height, band.stop / height)
+    light, cover = _blurred(part, radius[..., seen, :], shape, reach, borders, report)
+    light, cover = light[..., rows, :], cover[..., rows, :]
+    if report is not None:
+        report(1, 1)
+    if behind is None:
+        return light / cover.clamp_min(1e-4)
+    # where radii change within a layer discs can pile up above full coverage
+    return light / cover.clamp_min(1.0) + (1.0 - cover.clamp(0.0, 1.0)) * behind[..., band, :]
+
+
+def _blurred(
+    layer: Layer,
+    radius: Tensor,
+    shape: ApertureShape | None,
+    reach: int,
+    borders: tuple[int, int],
+    on_progress: Progress | None,
+) -> tuple[Tensor, Tensor]:
+    """Premultiplied light and coverage of a layer, or some of its rows, after the lens.
+
+    borders: how far its first and last row go on beyond it; its first and last column go on for `reach`.
+    """
     planes = layer.premultiplied()
     radius = radius.expand(planes.shape[0], -1, -1)
     if bool((radius.detach() != 0.0).any()):
-        reach = stack.reach_px(radius, shape)
-        height, width = planes.shape[-2:]
-        planes = F.pad(planes, (reach,) * 4, mode="replicate")
-        radius = F.pad(radius[:, None], (reach,) * 4, mode="replicate")[:, 0]
-        spread = stack.scatter(planes, radius, shape=shape, margin_px=reach)
-        planes = spread[..., reach : reach + height, reach : reach + width]
+        (above, below), (height, width) = borders, planes.shape[-2:]
+        planes = F.pad(planes, (reach, reach, above, below), mode="replicate")
+        radius = F.pad(radius[:, None], (reach, reach, above, below), mode="replicate")[:, 0]
+        spread = blur.scatter(planes, radius, shape=shape, margin_px=reach, on_progress=on_progress)
+        planes = spread[..., above : above + height, reach : reach + width]
     return planes[:, :-1], planes[:, -1:]

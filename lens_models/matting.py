@@ -25,10 +25,13 @@ Mean = Callable[[Tensor], Tensor]
 
 
 def _sliding_mean(planes: Tensor) -> Tensor:
-    """Means over 3 x 3 windows of `(C, H, W)`."""
-    reach = _WINDOW // 2
-    padded = F.pad(planes[None], (reach,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, _WINDOW, stride=1)[0]
+    """Means over 3 x 3 windows of `(C, H, W)`: sums along one axis, then the other, faster than pooling."""
+    padded = F.pad(planes[None], (1,) * 4, mode="replicate")[0]
+    rows = padded[:, :-2] + padded[:, 1:-1]
+    rows += padded[:, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1]
+    total += rows[..., 2:]
+    return total.div_(_WINDOW**2)
 
 
 def _listed_mean(chosen: Tensor) -> Mean:

@@ -83,14 +83,27 @@ class Canvas:
             turn, width = random.uniform(-bend, bend) / pieces, random.uniform(*width_px)
             for k in range(pieces):
                 nx, ny = x + step_px * np.cos(angle), y + step_px * np.sin(angle)
-                along = ((self.x - x) * (nx - x) + (self.y - y) * (ny - y)) / step_px**2
+                near = self.around((x, nx), (y, ny), width + 1.0)
+                gx, gy = self.x[near], self.y[near]
+                along = ((gx - x) * (nx - x) + (gy - y) * (ny - y)) / step_px**2
                 along = np.clip(along, 0.0, 1.0)
-                distance = np.hypot(self.x - x - along * (nx - x), self.y - y - along * (ny - y))
+                distance = np.hypot(gx - x - along * (nx - x), gy - y - along * (ny - y))
                 half = 0.5 * width * (1.0 - 0.7 * (k + along) / pieces)
                 # a strand narrower than a texel covers that share of it
-                cover = np.maximum(cover, step((half - distance) / 0.5) * np.minimum(1.0, 4.0 * half))
+                share = step((half - distance) / 0.5) * np.minimum(1.0, 4.0 * half)
+                cover[near] = np.maximum(cover[near], share)
                 x, y, angle = nx, ny, angle + turn
         return cover
+
+    def around(self, xs, ys, reach_px: float) -> tuple[slice, slice]:
+        """Rows and columns of the texels within `reach_px` of these points' box."""
+
+        def texels(values, count):
+            first, last = ((v + 0.5 + self.margin) * self.oversample for v in (min(values), max(values)))
+            wide = reach_px * self.oversample
+            return slice(max(0, int(first - wide)), max(0, min(count, int(last + wide) + 1)))
+
+        return texels(ys, self.shape[0]), texels(xs, self.shape[1])
 
     def turned(self, angle: float):
         cos, sin = np.cos(angle), np.sin(angle)

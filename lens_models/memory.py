@@ -1,0 +1,87 @@
+"""Pictures in bands of rows that fit a stated amount of memory, and in smaller ones where they did not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+#: Bands and their halos are whole multiples of the level stack's tiles: its tiles then fall as without bands.
+BAND_ROWS = 128
+#: What torch says on a CPU, in words: it has no exception of its own for that.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUFFT_ALLOC_FAILED")
+
+
+class OutOfMemory(MemoryError):
+    """Not even the narrowest band fits."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a GPU or of the machine."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def rows_that_fit(height: int, halo: int, bytes_per_row: int, memory_bytes: int | None) -> int:
+    """Rows of a band that holds `memory_bytes` with a halo on both sides, at least `BAND_ROWS`."""
+    if memory_bytes is None or height * bytes_per_row <= memory_bytes:
+        return height
+    rows = memory_bytes // bytes_per_row - 2 * halo
+    return min(height, max(BAND_ROWS, rows // BAND_ROWS * BAND_ROWS))
+
+
+def in_bands(
+    work: Callable[[slice, slice], Tensor],
+    height: int,
+    reach: int,
+    bytes_per_row: int,
+    memory_bytes: int | None,
+) -> Tensor:
+    """A picture made band by band.
+
+    work: gets the rows to make and the rows they depend on, and returns `(B, C, rows, W)`.
+    reach: how many rows beyond a band it depends on. bytes_per_row: what a row of those takes while it works.
+    memory_bytes: what the work may take; None is no limit. When memory runs out all the same the limit is
+    halved with a line in the log, and the band is made again.
+
+    Returns `(B, C, height, W)`. Raises OutOfMemory when the narrowest band runs out; anything else that
+    `work` raises passes through.
+    """
+    halo = -(-reach // BAND_ROWS) * BAND_ROWS
+    result: Tensor | None = None
+    start = 0
+    while start < height:
+        rows = rows_that_fit(height, halo, bytes_per_row, memory_bytes)
+        band = slice(start, min(start + rows, height))
+        seen = slice(max(0, band.start - halo), min(height, band.stop + halo))
+        try:
+            part = work(band, seen)
+            if part.shape[-2] == height:
+                return part
+            if result is None:
+                result = part.new_empty(*part.shape[:-2], height, part.shape[-1])
+            result[..., band, :] = part
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if rows <= BAND_ROWS:
+                raise OutOfMemory(
+                    f"The blur ran out of memory in bands of {rows} rows, the narrowest there are, with "
+                    f"radii of up to {reach} px: use a smaller picture, a lower max_radius_px, or free "
+                    "memory."
+                ) from error
+            # only here, so that the traceback does not keep alive what did not fit
+            memory_bytes = (seen.stop - seen.start) * bytes_per_row // 2
+            logger.warning(
+                "blur ran out of memory in bands of %d rows; it goes on with %d",
+                rows,
+                rows_that_fit(height, halo, bytes_per_row, memory_bytes),
+            )
+            continue
+        start = band.stop
+    return result
