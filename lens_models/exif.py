@@ -38,6 +38,8 @@ _TAGS = {
 _EXIF_IFD = 0x8769
 #: mm per unit of FocalPlaneResolutionUnit; most cameras write 2 (inch) and some 3 (cm).
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+#: An EXIF block starts like this, and is at most 64 KiB long, within the first segments of a JPEG.
+_BLOCK_START, _BLOCK_BYTES = b"Exif\0\0", 1 << 18
 _UNKNOWN_DISTANCE, _FAR_AWAY = 0, 0xFFFFFFFF
 
 
@@ -65,8 +67,13 @@ class PhotoExif:
 
     @property
     def camera_name(self) -> str:
-        """Make and model as people say it, such as "Canon EOS R5"; empty when unknown."""
+        """Make and model as people say it, such as "Canon EOS R5"; empty when unknown.
+
+        ComfyUI keeps its graph in these two tags of a WebP; that is no camera.
+        """
         make, model = self.make or "", self.model or ""
+        if f"{make} {model}".lstrip().startswith(("workflow:", "prompt:")):
+            return ""
         if make and model.lower().startswith(make.split()[0].lower()):
             return model
         return f"{make} {model}".strip()
@@ -125,10 +132,39 @@ def _with_pillow(path: Path) -> Callable[[str], Any] | None:
             warnings.simplefilter("ignore")  # of damaged tags, which come out as absent
             main = picture.getexif()
             inner = main.get_ifd(_EXIF_IFD)
-    except UnidentifiedImageError:
-        return None
+    except OSError as error:  # cut short behind the tags, or nothing but tags
+        main = _bare_block(path)
+        if main is None and isinstance(error, UnidentifiedImageError):
+            return None
+        if main is None:
+            raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inner = main.get_ifd(_EXIF_IFD)
+
     # a few programs write the camera's tags beside the pointer and not behind it
-    return lambda name: inner.get(_TAGS[name], main.get(_TAGS[name]))
+    def look_up(name: str) -> Any:
+        with warnings.catch_warnings():  # Pillow decodes most tags only now
+            warnings.simplefilter("ignore")
+            return inner.get(_TAGS[name], main.get(_TAGS[name]))
+
+    return look_up
+
+
+def _bare_block(path: Path) -> Any:
+    """Pillow's tags of the EXIF block near the start of a file that is no whole picture; None without one."""
+    from PIL import Image
+
+    with path.open("rb") as file:
+        start = file.read(_BLOCK_BYTES)
+    found = start.find(_BLOCK_START)
+    if found < 0:
+        return None
+    main = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        main.load(start[found:])
+    return main
 
 
 def _with_exifread(path: Path) -> Callable[[str], Any] | None:

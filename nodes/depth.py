@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..lens_models.depth import DepthMap, convert
 from ..lens_models.depth.files import SUFFIXES, read_depth_file
 from ..lens_models.sheet import metres_label, share_label
+from .input_file import fingerprint, is_there
 from .say import say
 from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width
 
@@ -82,19 +83,12 @@ class LoadDepthNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
-        if not file:
-            return "Choose a depth file: put a PNG, TIFF, EXR, NPY or NPZ file into ComfyUI's input folder."
-        if not folder_paths.exists_annotated_filepath(file):
-            return f"{file} is not in ComfyUI's input folder: put it there, or choose another file."
-        return True
+        unchosen = "Choose a depth file: put a PNG, TIFF, EXR, NPY or NPZ file into ComfyUI's input folder."
+        return is_there(file, unchosen, "file")
 
     @classmethod
     def fingerprint_inputs(cls, file, **_) -> str:
-        try:
-            found = Path(folder_paths.get_annotated_filepath(file)).stat()
-        except (OSError, ValueError):
-            return "missing"
-        return f"{found.st_mtime_ns}:{found.st_size}"
+        return fingerprint(file)
 
     @classmethod
     def execute(cls, file, unit, metres_per_unit, channel) -> io.NodeOutput:

@@ -11,6 +11,7 @@ from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
 from ..lens_models.exposure import item
 from ..lens_models.overlay import acceptable_coc_px, focus_overlay
 from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label
+from .photograph import tilt_inputs
 from .pictures import picture_size
 from .say import say
 from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
@@ -124,6 +125,7 @@ class FocusOverlayNode(io.ComfyNode):
                     tooltip="Largest blur diameter that counts as sharp, in pixels. 0 takes the usual 1/1500 "
                     "of the diagonal, at least 1 px.",
                 ),
+                *tilt_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -144,9 +146,9 @@ class FocusOverlayNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, depth, focus, camera, sharp_px) -> io.NodeOutput:
+    def execute(cls, image, depth, focus, camera, sharp_px, tilt=0.0, swing=0.0) -> io.NodeOutput:
         height, width = picture_size(image)
-        focus, camera = as_focus(focus), as_camera(camera).framed(width, height)
+        focus, camera = as_focus(focus).leaning(tilt, swing), as_camera(camera).framed(width, height)
         found = as_depth(depth, camera)
         metres = found.depth.resized(height, width).metres
         count = broadcast_batch(
@@ -156,8 +158,9 @@ class FocusOverlayNode(io.ComfyNode):
         near, far = (v.expand(count).tolist() for v in sharp_limits_m(focus, camera, width, sharp))
         hyperfocal = hyperfocal_m(camera, width, sharp, focus.scale).expand(count).tolist()
         distance = torch.as_tensor(focus.distance_m, dtype=torch.float64).reshape(-1).expand(count).tolist()
+        where = "" if focus.upright else "in the middle: "
         texts = [
-            f"focus {metres_label(d)}   sharp {metres_label(n)} to {metres_label(f)}   "
+            f"{where}focus {metres_label(d)}   sharp {metres_label(n)} to {metres_label(f)}   "
             f"hyperfocal {metres_label(h)}"
             for d, n, f, h in zip(distance, near, far, hyperfocal, strict=True)
         ]
@@ -171,8 +174,8 @@ class FocusOverlayNode(io.ComfyNode):
                 for i in range(count)
             ]
         )
-        where = comfy.model_management.intermediate_device()
-        overlay = captioned(shown, texts).to(where, comfy.model_management.intermediate_dtype())
+        device = comfy.model_management.intermediate_device()
+        overlay = captioned(shown, texts).to(device, comfy.model_management.intermediate_dtype())
         return io.NodeOutput(
             overlay, near[0], far[0], hyperfocal[0], ui=say(cls, "\n".join(texts[:8]), found.warnings)
         )

@@ -14,10 +14,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lens_models import Camera, Focus, coc_px
-from ..lens_models.camera import broadcast_batch, capped_share, macro_limit_m, macro_limited
+from ..lens_models.camera import STEEPEST_DEG, broadcast_batch, capped_share, macro_limit_m, macro_limited
 from ..lens_models.depth import DepthMap
 from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
+from ..lens_models.memory import is_out_of_memory
 from ..lens_models.overlay import focus_overlay
 from ..lens_models.sheet import metres_label, share_label
 from .pictures import picture_size, shape_warning
@@ -36,6 +37,8 @@ from .sockets import (
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
 #: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
 PIXELS_AT_ONCE, PLANES_HELD = 1 << 23, 64
+#: Share of the free memory that a blur may plan with; the rest is for the picture, its layers and the result.
+SHARE_OF_MEMORY = 0.5
 PROGRESS_STEPS = 1000
 
 
@@ -88,6 +91,36 @@ def scene_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Stops of light given back to what a photo shows as nearly white, so that lamps open "
             "into discs. 0 is the picture as it is. Nothing below 230 of 255 changes, and nothing in focus.",
+        ),
+    ]
+
+
+def tilt_inputs() -> list[io.Input]:
+    """The lean of the plane of sharp focus: the last inputs, as saved workflows hold values by position."""
+    return [
+        io.Float.Input(
+            "tilt",
+            default=0.0,
+            min=-STEEPEST_DEG,
+            max=STEEPEST_DEG,
+            step=1.0,
+            round=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Lean of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its "
+            "top leans away, as a floor does; below 0 towards the camera. 0 is upright.",
+        ),
+        io.Float.Input(
+            "swing",
+            default=0.0,
+            min=-STEEPEST_DEG,
+            max=STEEPEST_DEG,
+            step=1.0,
+            round=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Turn of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its "
+            "right side is farther away, below 0 its left side. 0 faces the camera.",
         ),
     ]
 
@@ -177,7 +210,7 @@ def photograph(
         try:
             shown = expose(device)
         except Exception as error:
-            if device.type == "cpu" or not mm.is_oom(error):
+            if device.type == "cpu" or not (mm.is_oom(error) or is_out_of_memory(error)):
                 raise
             warnings.append("The GPU ran out of memory, so this was rendered on the CPU.")
             mm.soft_empty_cache()
@@ -210,7 +243,9 @@ def _expose(
     image, metres = image.to(device), depth.metres.to(device)
     radiance = expand_highlights(image_to_radiance(image), highlight_recovery)
     there = {name: extra.to(device) for name, extra in extras.items()}
-    blurred = compress_highlights(lens(radiance, metres, focus, camera, **there), highlight_recovery)
+    planned = int(SHARE_OF_MEMORY * mm.get_free_memory(device))
+    blurred = lens(radiance, metres, focus, camera, memory_bytes=planned, **there)
+    blurred = compress_highlights(blurred, highlight_recovery)
     coc = coc_px(metres, focus, camera, image.shape[2])
     overlay = focus_overlay(image, coc)
     return radiance_to_image(blurred), coc[..., None].expand(-1, -1, -1, 3), overlay

@@ -124,6 +124,18 @@ def test_missing_and_foreign_files(tmp_path):
     assert read_exif(tmp_path).reason
 
 
+def test_tags_without_a_picture_are_read(tmp_path):
+    whole = photo(tmp_path / "a.jpg", FULL, CANON).read_bytes()
+    block = whole.index(b"Exif\0\0")
+    end = whole.index(b"\xff\xdb")  # the tags end where the tables of the picture begin
+    for name, content in (("cut.jpg", whole[:end]), ("bare.exif", whole[block:end])):
+        (tmp_path / name).write_bytes(content)
+        found = read_exif(tmp_path / name)
+        assert found == PhotoExif(2.8, 85.0, 85.0, 3.5, 0.004, "Canon", "Canon EOS R5", FULL[LENS], 6), name
+    (tmp_path / "none.jpg").write_bytes(whole[:block])
+    assert "damaged" in read_exif(tmp_path / "none.jpg").reason
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_damaged_files_never_raise(tmp_path_factory, data):
