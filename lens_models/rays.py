@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import Camera, Focus, coc_px
+from .camera import Camera, Focus, coc_px, lean_px
 from .exposure import Progress, largest_radius_px
 
 if TYPE_CHECKING:
@@ -40,17 +40,22 @@ def trace_layers(
     """What the lens records of layers, front to back, by `rays` points on the lens per pixel.
 
     A ray through lens point u (unit disc) meets inverse depth q at x' = x + u ρ(q), ρ the signed blur radius
-    there; where the depth of a layer varies the meeting point is found by a few fixed-point steps. The
-    points are a Vogel spiral, turned by an angle of its own at every pixel, the same on every run.
+    there; where the depth of a layer varies the meeting point is found by a few fixed-point steps. What the
+    lean of the plane of sharp focus adds to ρ is taken at x, where the ray ends. The points are a Vogel
+    spiral, turned by an angle of its own at every pixel, the same on every run.
     Returns `(B, C, H, W)`; differentiable like `composite`.
     """
     first = layers[0].radiance
     height, width = first.shape[-2:]
     planes = [layer.premultiplied() for layer in layers]
     cap = largest_radius_px(max_radius_px, height, width)
-    radii = [
-        (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)[:, None] for layer in layers
-    ]
+    radii = [coc_px(layer.depth_m, focus, camera, width)[:, None] / 2.0 for layer in layers]
+    lean = lean_px(radii[0][:, 0], focus, camera, width)
+    if lean is None:
+        radii = [radius.clamp(-cap, cap) for radius in radii]
+    else:
+        lean = lean / 2.0
+        radii = [radius - lean[:, None] for radius in radii]
     batch = max(p.shape[0] for p in (*planes, *radii))
     planes = [p.expand(batch, -1, -1, -1) for p in planes]
     radii = [r.expand(batch, -1, -1, -1) for r in radii]
@@ -63,16 +68,20 @@ def trace_layers(
         torch.arange(width, device=first.device, dtype=first.dtype),
         indexing="ij",
     )
+
+    def leaned(radius: Tensor) -> Tensor:
+        return radius[:, 0] if lean is None else (radius[:, 0] + lean).clamp(-cap, cap)
+
     total = torch.zeros_like(planes[0][:, :-1])
     for ray in range(rays):
         distance, angle = math.sqrt((ray + 0.5) / rays), turn + ray * _GOLDEN_ANGLE
         across, down = distance * torch.cos(angle), distance * torch.sin(angle)
         through = torch.ones_like(total[:, :1])
         for rgba, radius, is_flat in zip(planes, radii, flat, strict=True):
-            rho = radius[:, 0]
+            rho = leaned(radius)
             if not is_flat:
                 for _ in range(_STEPS):
-                    rho = _at(radius, x + across * rho, y + down * rho)[:, 0]
+                    rho = leaned(_at(radius, x + across * rho, y + down * rho))
             hit = _at(rgba, x + across * rho, y + down * rho)
             total = total + through * hit[:, :-1]
             through = through * (1.0 - hit[:, -1:])

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import blur
+from .blur import stack
 from .camera import Camera, Focus, broadcast_batch, coc_px
 from .exposure import Progress, checked_scene, item, largest_radius_px, progress_within
+from .memory import in_bands
 from .shape import ApertureShape
+
+_PIXELS_TOGETHER = 1 << 23
+#: Numbers per pixel that a blur is taken to hold while it works, for the bands: of each channel once, of each
+#: channel of each aperture, and of each aperture.
+_HELD_ONCE, _HELD_BY_CHANNEL, _HELD_BY_APERTURE = 4, 1, 12
 
 
 def taf_lens(
@@ -21,6 +29,7 @@ def taf_lens(
     max_radius_px: float | None = None,
     engine: str = "auto",
     on_progress: Progress | None = None,
+    memory_bytes: int | None = None,
 ) -> Tensor:
     """Render a sharp picture through a thin lens by gathering (eq. 6 and a disc per pixel).
 
@@ -34,6 +43,9 @@ def taf_lens(
     max_radius_px: blur radii are held at this many pixels; None holds them at the picture's longer side.
     engine: "auto", "reference", "stack" or "cpu", all the same function.
     on_progress: called with (done, total) pieces of work, often enough to interrupt by raising.
+    memory_bytes: what the blur may hold beside picture, depth, radii and result: it then works in bands of
+        rows, which leave no seam. None is no limit. When memory runs out bands get narrower either way.
+        Gradients, and a shape with a cat's eye, need the whole picture at once.
 
     Returns `(B, C, H, W)`. Differentiable with respect to radiance, depth, distance, scale, f-number and
     focal length. NaN in the picture is read as black.
@@ -46,17 +58,53 @@ def taf_lens(
     )
     cap = largest_radius_px(max_radius_px, height, width)
 
+    # what the blur of a picture does once for all apertures pays off when it gets several together
+    together = max(1, _PIXELS_TOGETHER // (height * width)) if len(radiance) == 1 else 1
     pictures = []
-    for i in range(count):
-        report = progress_within(on_progress, i, i + 1, count)
-        coc = coc_px(item(depth_m, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
+    for i in range(0, count, together):
+        end = min(i + together, count)
+        report = progress_within(on_progress, i, end, count)
+        depths = depth_m if len(depth_m) == 1 else depth_m[i:end]
+        coc = coc_px(depths, focus.part(i, end), camera.part(i, end), width).expand(end - i, -1, -1)
         if shape is None:
             radius = (coc.abs() / 2.0).clamp_max(cap)
         else:
             radius = (coc / 2.0).clamp(-cap, cap)
-        pictures.append(
-            blur.gather(item(radiance, i), radius, shape=shape, engine=engine, on_progress=report)
-        )
+        part = item(radiance, i)
+        pictures.append(_gathered(part, radius, shape, engine, on_progress=report, memory_bytes=memory_bytes))
         if report is not None:
             report(1, 1)
-    return torch.cat(pictures)
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def _gathered(
+    radiance: Tensor,
+    radius_px: Tensor,
+    shape: ApertureShape | None,
+    engine: str,
+    *,
+    on_progress: Progress | None,
+    memory_bytes: int | None,
+) -> Tensor:
+    """`blur.gather` in bands of rows."""
+    wants_grad = torch.is_grad_enabled() and (radiance.requires_grad or radius_px.requires_grad)
+    if wants_grad or (shape is not None and shape.cats_eye):
+        return blur.gather(radiance, radius_px, shape=shape, engine=engine, on_progress=on_progress)
+    (channels, height, width), apertures = radiance.shape[1:], len(radius_px)
+
+    def work(band: slice, seen: slice) -> Tensor:
+        # rows of the halo are only looked at: they are left sharp, which costs nothing
+        margin = (0, 0, band.start - seen.start, seen.stop - band.stop)
+        made = blur.gather(
+            radiance[..., seen, :],
+            F.pad(radius_px[:, band], margin),
+            shape=shape,
+            engine=engine,
+            on_progress=progress_within(on_progress, band.start / height, band.stop / height),
+        )
+        return made[..., margin[2] : made.shape[-2] - margin[3], :]
+
+    held = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
+    reach = stack.reach_px(radius_px, shape)
+    bytes_per_row = held * (width + 2 * reach) * radiance.element_size()
+    return in_bands(work, height, reach, bytes_per_row, memory_bytes)

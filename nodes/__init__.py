@@ -13,11 +13,13 @@ from .generate import AIFSamplerNode
 from .lens import DrBokehLensNode, TAFLensNode
 from .load_generator import LoadAIFGeneratorNode
 from .output import ContactSheetNode, FocusOverlayNode
+from .photo import CameraFromPhotoNode, SavePhotoNode
 from .predict_focus import LoadFocusModelNode, PredictFocusNode
 from .shape import ApertureShapeNode
 
 NODES = (
     CameraNode,
+    CameraFromPhotoNode,
     ApertureSweepNode,
     LoadAIFGeneratorNode,
     AIFSamplerNode,
@@ -39,6 +41,7 @@ NODES = (
     DrBokehLensNode,
     ContactSheetNode,
     FocusOverlayNode,
+    SavePhotoNode,
     BlurMonotonicityNode,
     ContentConsistencyNode,
     LPIPSNode,

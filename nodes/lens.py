@@ -14,10 +14,10 @@ from ..lens_models.exposure import Progress, progress_within
 from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.shape import ApertureShape
-from .photograph import photograph, picture_outputs, scene_inputs
+from .photograph import photograph, picture_outputs, scene_inputs, tilt_inputs
 from .pictures import shape_warning
 from .say import say
-from .sockets import as_shape
+from .sockets import as_focus, as_shape
 
 #: float32 planes of a picture that its layers and their blur are expected to hold.
 PLANES_HELD_BY_LAYERS = 192
@@ -41,7 +41,7 @@ class TAFLensNode(io.ComfyNode):
                 "blur background",
                 "taf",
             ],
-            inputs=scene_inputs(),
+            inputs=[*scene_inputs(), *tilt_inputs()],
             outputs=picture_outputs(),
             has_intermediate_output=True,
         )
@@ -57,7 +57,10 @@ class TAFLensNode(io.ComfyNode):
         depth_resampling,
         shape=None,
         highlight_recovery=0.0,
+        tilt=0.0,
+        swing=0.0,
     ) -> io.NodeOutput:
+        focus = as_focus(focus).leaning(tilt, swing)
         opening = as_shape(shape)
 
         def lens(*scene, sweep, **settings) -> Tensor:
@@ -121,6 +124,7 @@ class DrBokehLensNode(io.ComfyNode):
                     tooltip="0 blurs each layer whole. 128 or 256 trace that many rays per pixel instead: "
                     "exact where several blurred layers hide each other, and very slow. Round openings only.",
                 ),
+                *tilt_inputs(),
             ],
             outputs=[
                 *picture_outputs(),
@@ -148,7 +152,10 @@ class DrBokehLensNode(io.ComfyNode):
         background=None,
         max_layers=6,
         rays=0,
+        tilt=0.0,
+        swing=0.0,
     ) -> io.NodeOutput:
+        focus = as_focus(focus).leaning(tilt, swing)
         warnings: list[str] = []
         if subject is not None:
             subject = _fitted(subject.reshape(-1, 1, *subject.shape[-2:]), "subject", image, warnings)[:, 0]
@@ -198,6 +205,7 @@ class _LayeredLens:
         sweep: Camera | None,
         max_radius_px: float,
         on_progress: Progress,
+        memory_bytes: int,
         subject: Tensor | None = None,
         background: Tensor | None = None,
     ) -> Tensor:
@@ -225,6 +233,7 @@ class _LayeredLens:
             rays=self.rays,
             max_radius_px=max_radius_px,
             on_progress=progress_within(on_progress, splitting, 1),
+            memory_bytes=memory_bytes,
         )
 
 
