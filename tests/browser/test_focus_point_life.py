@@ -181,6 +181,30 @@ def test_a_finger_taps_and_drags(open_editor, output_of, nodes2):
 
 
 @RENDERERS
+def test_keys_faster_than_the_picture_is_drawn(open_editor, output_of, nodes2):
+    """Each key goes on from the one before it, also where no frame lies between them."""
+    editor, _ = opened(open_editor, nodes2, output_of("noise", noise()))
+    page = editor.page
+    stage(editor).click(0.3, 0.6)
+    shown_at(editor, 0.3, 0.6)
+    before = values(page)
+    properties = f"() => {{ {NODE}; return node.properties.preview_f_number }}"
+    page.evaluate(
+        """([stage, keys]) => {
+            const element = document.querySelector(stage)
+            const pressed = (key) => new KeyboardEvent('keydown', { key, bubbles: true })
+            for (const key of keys) element.dispatchEvent(pressed(key))
+        }""",
+        [STAGE, ["ArrowUp", "ArrowUp", "ArrowUp", "ArrowLeft", "ArrowLeft", "]", "]", "]"]],
+    )
+    after = values(page)
+    # the widgets keep four digits
+    assert after["focus_y"] == pytest.approx(before["focus_y"] - 3 / 500, abs=2e-4)
+    assert after["focus_x"] == pytest.approx(before["focus_x"] - 2 / 741, abs=2e-4)
+    assert page.evaluate(properties) == 4.0  # three thirds from f/2.8
+
+
+@RENDERERS
 def test_full_size_subject_and_the_other_buttons_of_the_mouse(open_editor, output_of, nodes2):
     editor, _ = opened(open_editor, nodes2, output_of("noise", noise()))
     page = editor.page

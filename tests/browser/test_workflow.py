@@ -17,7 +17,7 @@ FROM_A_PHOTO = [path for path in EXAMPLES if not path.stem.startswith("text_to_"
 
 @RENDERERS
 @pytest.mark.parametrize("example", FROM_A_PHOTO, ids=lambda path: path.stem)
-def test_an_example_opens_whole(open_editor, comfy, photo, example, nodes2):
+def test_an_example_opens_whole(open_editor, comfy, photo, scenes, example, nodes2):
     check_it_opens_whole(open_editor(nodes2), comfy, example, nodes2)
 
 

@@ -1,4 +1,5 @@
 // Focus Point in the graph: its widgets hold what was chosen, this draws it and writes them.
+import { nudged } from './box.js'
 import {
   apertureIsLinked,
   cameraNodeOf,
@@ -74,7 +75,9 @@ class Picker {
     const view = new FocusView(
       {
         move: (which, point, done) => this.move(which, point, done),
+        nudge: (dx, dy) => this.nudge(dx, dy),
         aperture: (stop, done) => this.setAperture(stop, done),
+        stepAperture: (by) => this.stepAperture(by),
         toggle: (name) => this.toggle(name),
         compare: (held) => this.compare(held),
         subject: () => this.wantSubject(),
@@ -123,6 +126,15 @@ class Picker {
     setWidget(this.node, x, point?.x ?? -1)
     setWidget(this.node, y, point?.y ?? -1)
     this.touched(done)
+  }
+
+  /** By picture pixels, from where the point is now: what was drawn last may be a frame old. */
+  nudge(dx, dy) {
+    if (this.scene && !this.locked()) this.move('point', nudged(this.chosen().point, dx, dy, this.info), true)
+  }
+
+  stepAperture(by) {
+    if (this.scene) this.setAperture(nearestStop(this.camera().camera.f_number) + by, true)
   }
 
   setAperture(stop, done) {
@@ -239,7 +251,7 @@ class Picker {
     const state = {
       ...chosen, scene, locked, invite: this.invite, words: quiet, whose: '', hint: locked ?? '', warning: !!locked,
       f_number: ASSUMED.f_number, stop: nearestStop(ASSUMED.f_number), apertureLocked: false,
-      zone: this.option('zone'), blur: this.option('blur'), live: !!renderer, notes: this.notes, size: info ?? { width: 1, height: 1 },
+      zone: this.option('zone'), blur: this.option('blur'), live: !!renderer, notes: this.notes,
     }
     if (scene) {
       const { camera, whose } = this.camera()

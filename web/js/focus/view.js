@@ -1,5 +1,5 @@
 // The Focus Point on the page: picture, marker, loupe, buttons. It shows a state and reports what people do.
-import { containedBox, isOnPicture, nudged, placeOf, pointUnder } from './box.js'
+import { containedBox, isOnPicture, placeOf, pointUnder } from './box.js'
 import { inverseAt } from './depth.js'
 import { el, svg } from './elements.js'
 import { THIRD_STOPS } from './optics.js'
@@ -21,7 +21,6 @@ export const otherButton = (event) => event.button === 1 || event.button === 2 |
  * @property {{x: number, y: number}} point
  * @property {?{x: number, y: number}} second
  * @property {string} sample
- * @property {{width: number, height: number}} size of the picture itself, which the scene may show smaller
  * @property {?string} locked why the point cannot be moved here
  * @property {{focus: string, detail: string}} words
  * @property {string} hint
@@ -40,7 +39,9 @@ export const otherButton = (event) => event.button === 1 || event.button === 2 |
 /**
  * @typedef {object} Actions
  * @property {(which: 'point' | 'second', point: ?{x: number, y: number}, done: boolean) => void} move
+ * @property {(dx: number, dy: number) => void} nudge the point, by pixels of the picture
  * @property {(stop: number, done: boolean) => void} aperture
+ * @property {(by: number) => void} stepAperture by third stops
  * @property {(name: 'zone' | 'blur') => void} toggle
  * @property {(held: boolean) => void} compare
  * @property {() => void} subject
@@ -248,13 +249,13 @@ export class FocusView {
       r: () => actions.reset(),
       f: () => actions.enlarge(),
       x: () => !state.locked && actions.move('second', null, true),
-      '[': () => actions.aperture(state.stop - 1, true),
-      ']': () => actions.aperture(state.stop + 1, true),
+      '[': () => actions.stepAperture(-1),
+      ']': () => actions.stepAperture(1),
     }[key]
     if (does) does()
     else if (ARROWS[key] && !state.locked) {
       const [dx, dy] = ARROWS[key].map((step) => step * (event.shiftKey ? 10 : 1))
-      actions.move('point', nudged(state.point, dx, dy, state.size), true)
+      actions.nudge(dx, dy)
     } else if (!['Delete', 'Backspace', ' '].includes(key)) return
     event.preventDefault()
     event.stopPropagation()
