@@ -33,12 +33,19 @@ def demo(output: Path, serve: bool) -> None:
     python = provision.project()
     folder = provision.CACHE / "photo"
     folder.mkdir(parents=True, exist_ok=True)
-    script = REPO / "tests" / "host" / "motorcycle.py"
-    written = subprocess.run([python, script, folder], check=True, capture_output=True, text=True).stdout
+    # the made-up scenes are for the other templates, which only a person opens
+    scripts = [REPO / "tests" / "host" / f"{name}.py" for name in ("motorcycle", *["made_up"] * serve)]
+    written = [
+        path
+        for script in scripts
+        for path in subprocess.run(
+            [python, script, folder], check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+    ]
     log.info("starting ComfyUI ...")
     # A person's own pictures and models outlive the session; a demo's base folder does not.
     with connect(provision.host, provision.CACHE / "serve" if serve else None) as server:
-        for path in written.splitlines():
+        for path in written:
             server.upload(Path(path))
         output.mkdir(parents=True, exist_ok=True)
         for workflow in WORKFLOWS:
@@ -77,8 +84,18 @@ def test(arguments: list[str]) -> int:
     browser = provision.chromium()
     # threads of pytest, ComfyUI and the browser that wait for each other by spinning starve all three
     env = {"OMP_NUM_THREADS": "1", **os.environ, **({"FINE_DEFOCUS_CHROMIUM": browser} if browser else {})}
-    log.info("running pytest ...")
-    return subprocess.run([python, "-m", "pytest", *arguments], cwd=REPO, env=env).returncode
+    # what starts servers and browsers wants the machine for itself; the rest is spread over its cores
+    alone = "host or browser"
+    runs = (
+        [arguments]
+        if arguments
+        else [["-n", "logical", "--dist", "loadfile", "-m", f"not ({alone})"], ["-m", alone]]
+    )
+    codes = []
+    for run in runs:
+        log.info("running pytest %s ...", " ".join(run))
+        codes.append(subprocess.run([python, "-m", "pytest", *run], cwd=REPO, env=env).returncode)
+    return max(codes)
 
 
 def main() -> int:

@@ -210,6 +210,19 @@ def project() -> Path:
     return venv_python(folder)
 
 
+def study() -> Path:
+    """The Python that serves the page of the human study, without torch, made when missing."""
+    requirements = REPO / "training" / "study" / "requirements.txt"
+    digest = _digest(platform.python_version(), _requirements(requirements))
+    folder = CACHE / "study"
+    with _lock():
+        if not _stamped(folder, digest):
+            python = _venv("study")
+            _pip(python, "installing the environment of the study", "install", "-r", requirements)
+            _stamp(folder, digest)
+    return venv_python(folder)
+
+
 def _host_requirements(checkout: Path) -> str:
     name = re.compile(r"[A-Za-z0-9_.-]+")
     lines = [line.strip() for line in (checkout / "requirements.txt").read_text().splitlines()]

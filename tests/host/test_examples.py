@@ -69,7 +69,7 @@ def depth_weights(comfy):
 
 
 @pytest.mark.parametrize("example", FROM_A_PHOTO, ids=lambda path: path.stem)
-def test_an_example_runs(comfy, photo, depth_weights, example):
+def test_an_example_runs(comfy, photo, scenes, depth_weights, example):
     entry = comfy.prompt(to_prompt(json.loads(example.read_text(encoding="utf-8")), comfy.object_info()))
     assert any(output.get("images") for output in entry["outputs"].values())
 
