@@ -59,3 +59,11 @@ def photo(comfy, tmp_path_factory):
     from host import motorcycle
 
     return [comfy.upload(file) for file in motorcycle.write(tmp_path_factory.mktemp("photo"))]
+
+
+@pytest.fixture(scope="session")
+def scenes(comfy, tmp_path_factory):
+    """The made-up pictures of the templates in ComfyUI's input folder."""
+    from host import made_up
+
+    return [comfy.upload(file) for file in made_up.write(tmp_path_factory.mktemp("scenes"))]

@@ -158,7 +158,7 @@ def test_focal_lengths_of_a_batch():
         assert found.normal.shape == (2, 3, 100, 100)
     one = estimate(network, torch.rand(2, 3, 100, 100), torch.tensor(500.0)).depth_m
     torch.testing.assert_close(one[:, 7, 9].double(), expected[:1].expand(2))
-    with pytest.raises(ValueError, match="3 pictures do not go with 2 focal_lengths"):
+    with pytest.raises(ValueError, match="3 pictures do not go with 2 focal lengths"):
         estimate(network, torch.rand(3, 3, 100, 100), two)
 
 
