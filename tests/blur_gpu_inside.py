@@ -22,7 +22,12 @@ CASES = {
     "beyond the border": (1, 1, 7, 9, 9.0),
     "below a pixel": (1, 3, 8, 33, 0.6),
     "one pixel": (1, 3, 1, 1, 3.0),
+    "runs": (2, 3, 11, 37, 6.5),
+    "runs, near the border": (1, 4, 5, 35, 7.0),
 }
+#: Of the largest radius, where runs of a row are to be summed: the smallest one; and no pixel is sharp.
+NARROW = 0.85
+gpu.RUNS_FROM_PX = 6  # in the interpreter a disc of the real 12 px takes minutes
 
 
 def largest(difference: torch.Tensor, known: torch.Tensor) -> float:
@@ -34,8 +39,12 @@ def compare(kind: str, name: str) -> dict[str, float]:
     batch, channels, height, width, radius = CASES[name]
     torch.manual_seed(len(name))
     image, weight = torch.rand(2, batch, channels, height, width, dtype=torch.float64)
-    radii = torch.rand(batch, height, width, dtype=torch.float64) * radius
-    radii.view(-1)[::5] = 0.0  # sharp pixels among blurred ones
+    radii = torch.rand(batch, height, width, dtype=torch.float64)
+    if name.startswith("runs"):
+        radii = radius * (NARROW + (1.0 - NARROW) * radii)
+    else:
+        radii = radii * radius
+        radii.view(-1)[::5] = 0.0  # sharp pixels among blurred ones
     radii = radii.float().double()
     found = {}
     runs = []
@@ -67,6 +76,18 @@ def shared_picture() -> float:
     )
 
 
+def beside_a_highlight(kind: str) -> float:
+    """The largest error where it is dark, as a share of the darkness, in rows that begin with a bright light."""
+    torch.manual_seed(0)
+    image = 0.01 + 0.01 * torch.rand(1, 3, 9, 40, dtype=torch.float64)
+    image[..., 0] = 30_000.0
+    radii = torch.full((1, 9, 40), 6.0, dtype=torch.float64)
+    known = getattr(reference, kind)(image, radii)[..., 10:]
+    return largest(getattr(gpu, kind)(image.float(), radii.float())[..., 10:] - known, known)
+
+
 if __name__ == "__main__":
     told = {f"{kind}, {name}": compare(kind, name) for kind in ("gather", "scatter") for name in CASES}
-    print(json.dumps({**told, "shared picture": {"value": shared_picture()}}))
+    told["shared picture"] = {"value": shared_picture()}
+    told["beside a highlight"] = {kind: beside_a_highlight(kind) for kind in ("gather", "scatter")}
+    print(json.dumps(told))

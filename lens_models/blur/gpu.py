@@ -15,6 +15,8 @@ from .. import disc
 from .gpu_kernels import TILE_X, TILE_Y, WARPS, collect, spread
 
 Progress = Callable[[int, int], None]
+#: Discs of this reach and more are summed by runs of their rows, px: below, their ring is most of them.
+RUNS_FROM_PX = 12
 
 
 class _Discs(NamedTuple):
@@ -58,18 +60,22 @@ def _discs(radius_px: Tensor) -> _Discs:
     return _Discs(*(part.contiguous() for part in parts), levels.reach_px)
 
 
-def _by_tile(touched: Tensor) -> Tensor:
-    """Largest level of every tile."""
-    return F.max_pool2d(touched[:, None], (TILE_Y, TILE_X), ceil_mode=True)[:, 0].contiguous()
+def _largest(levels: Tensor, around_px: int = 0) -> Tensor:
+    """Largest level in each tile of the frame with this many pixels around it, and around the tile as many."""
+    levels = F.pad(levels, (2 * around_px,) * 4, value=-torch.inf)[:, None]
+    tall, wide = TILE_Y + 2 * around_px, TILE_X + 2 * around_px
+    by_row = F.max_pool2d(levels, (tall, 1), (TILE_Y, 1), ceil_mode=True)
+    return F.max_pool2d(by_row, (1, wide), (1, TILE_X), ceil_mode=True)[:, 0].contiguous()
 
 
-def _reaching(touched: Tensor, pad: int) -> Tensor:
-    """Largest level that may reach each tile of the frame with `pad` pixels around it."""
-    around = F.pad(touched, (2 * pad,) * 4)
-    high = F.max_pool2d(
-        around[:, None], (TILE_Y + 2 * pad, TILE_X + 2 * pad), (TILE_Y, TILE_X), ceil_mode=True
-    )
-    return high[:, 0].contiguous()
+def _running_sums(light: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of a row before each place and one more, `(..., W + 1)`: rounded to float32, and what that took away.
+
+    A difference of two large sums of float32 would have lost the dark pixels between them.
+    """
+    exact = F.pad(light.double().cumsum(-1), (1, 0))
+    rounded = exact.float()
+    return rounded, (exact - rounded).float()
 
 
 def _planes(channels: int) -> int:
@@ -81,17 +87,18 @@ def _grid(height: int, width: int, batch: int) -> tuple[int, int, int]:
 
 
 def _collected(
-    padded: Tensor, discs: tuple[Tensor, ...], reach: Tensor, pad: int, other: Tensor | None = None
-):
+    padded: Tensor, discs: tuple[Tensor, ...], touched: Tensor, pad: int, other: Tensor | None = None
+) -> Tensor:
     """`collect` of a contiguous padded picture; with `other` its dot product over the channels."""
-    batch, height, width = discs[0].shape
-    channels = padded.shape[1]
+    batch, height, width = touched.shape
+    channels, runs = padded.shape[1], pad >= RUNS_FROM_PX
     shape = (batch, height, width) if other is not None else (batch, channels, height, width)
     out = padded.new_empty(shape)
-    stride = 0 if len(padded) < batch else padded.stride(0)
+    sums = _running_sums(padded) if runs else (padded, padded)
     collect[_grid(height, width, batch)](
-        padded, *discs, reach, out if other is None else other, out, height, width, pad, stride,
-        CHANNELS=channels, PLANES=_planes(channels), DOT=other is not None,
+        padded, *sums, *discs, _largest(touched), out if other is None else other, out,
+        height, width, pad, int(len(padded) == batch),
+        CHANNELS=channels, PLANES=_planes(channels), DOT=other is not None, RUNS=runs,
         TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
     )  # fmt: skip
     return out
@@ -100,12 +107,14 @@ def _collected(
 def _spread(image: Tensor, discs: tuple[Tensor, ...], touched: Tensor, pad: int) -> Tensor:
     """`spread` of a contiguous picture, with `pad` pixels around it."""
     batch, channels, height, width = image.shape
-    high, wide = height + 2 * pad, width + 2 * pad
+    high, wide, runs = height + 2 * pad, width + 2 * pad, pad >= RUNS_FROM_PX
     out = image.new_empty(batch, channels, high, wide)
-    reach = _reaching(touched, pad)
+    lo, _, a, b = discs
+    sums = _running_sums(image * (a + b)[:, None]) if runs else (image, image)
     spread[_grid(high, wide, batch)](
-        image, *discs, reach, out, height, width, pad,
-        CHANNELS=channels, PLANES=_planes(channels), TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
+        image, *sums, *discs, _largest(touched, pad), -_largest(-lo, pad), out, height, width, pad,
+        CHANNELS=channels, PLANES=_planes(channels), RUNS=runs,
+        TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
     )  # fmt: skip
     return out
 
@@ -116,7 +125,7 @@ class _Gather(torch.autograd.Function):
         discs = _discs(radius_px)
         ctx.save_for_backward(padded, radius_px)
         ctx.pad = pad
-        return _collected(padded, discs.mixture, _by_tile(discs.touched), pad)
+        return _collected(padded, discs.mixture, discs.touched, pad)
 
     @staticmethod
     @once_differentiable
@@ -128,8 +137,7 @@ class _Gather(torch.autograd.Function):
             if len(padded) < len(grad):
                 by_image = by_image.sum(0, keepdim=True)
         if ctx.needs_input_grad[1]:
-            reach = _by_tile(discs.hi)
-            by_radius = discs.gain * _collected(padded, discs.slope, reach, ctx.pad, grad)
+            by_radius = discs.gain * _collected(padded, discs.slope, discs.hi, ctx.pad, grad)
         return by_image, by_radius, None
 
 
@@ -146,9 +154,9 @@ class _Scatter(torch.autograd.Function):
         image, radius_px = ctx.saved_tensors
         discs, grad, by_image, by_radius = _discs(radius_px), grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
-            by_image = _collected(grad, discs.mixture, _by_tile(discs.touched), discs.pad)
+            by_image = _collected(grad, discs.mixture, discs.touched, discs.pad)
         if ctx.needs_input_grad[1]:
-            by_radius = discs.gain * _collected(grad, discs.slope, _by_tile(discs.hi), discs.pad, image)
+            by_radius = discs.gain * _collected(grad, discs.slope, discs.hi, discs.pad, image)
         return by_image, by_radius
 
 
