@@ -77,7 +77,7 @@ def shared_picture() -> float:
 
 
 def beside_a_highlight(kind: str) -> float:
-    """The largest error where it is dark, as a share of the darkness, in rows that begin with a bright light."""
+    """The largest error in the dark, as a share of the darkness, in rows that begin with a bright light."""
     torch.manual_seed(0)
     image = 0.01 + 0.01 * torch.rand(1, 3, 9, 40, dtype=torch.float64)
     image[..., 0] = 30_000.0

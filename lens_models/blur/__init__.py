@@ -20,9 +20,9 @@ from . import reference, stack
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "reference", "stack", "cpu", "gpu")
-#: The kernels' work grows with the radius, where radii vary quickly with its square, the stack's hardly: beyond it
-#: the stack takes over, px. From a model of an H100: at 1024² and 100 px 1.6 to 9.4 ms beside the stack's 4.6;
-#: `benchmarks/gpu.py` tells it of a card.
+#: The kernels' work grows with the radius, where radii vary quickly with its square, the stack's hardly:
+#: beyond it the stack takes over, px. From a model of an H100: at 1024² and 100 px 1.6 to 9.4 ms beside the
+#: stack's 4.6; `benchmarks/gpu.py` tells it of a card.
 MOST_TAPS_RADIUS_PX = 128.0
 
 

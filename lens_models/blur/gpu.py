@@ -61,7 +61,7 @@ def _discs(radius_px: Tensor) -> _Discs:
 
 
 def _largest(levels: Tensor, around_px: int = 0) -> Tensor:
-    """Largest level in each tile of the frame with this many pixels around it, and around the tile as many."""
+    """Largest level in and around each tile of the frame that has as many pixels around it as well."""
     levels = F.pad(levels, (2 * around_px,) * 4, value=-torch.inf)[:, None]
     tall, wide = TILE_Y + 2 * around_px, TILE_X + 2 * around_px
     by_row = F.max_pool2d(levels, (tall, 1), (TILE_Y, 1), ceil_mode=True)
@@ -69,7 +69,7 @@ def _largest(levels: Tensor, around_px: int = 0) -> Tensor:
 
 
 def _running_sums(light: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of a row before each place and one more, `(..., W + 1)`: rounded to float32, and what that took away.
+    """Sums of a row before each place, `(..., W + 1)`: rounded to float32, and what that took away.
 
     A difference of two large sums of float32 would have lost the dark pixels between them.
     """

@@ -59,9 +59,9 @@ def collect(
 ):  # fmt: skip
     """out[p] = Σ_d w_p(|d|) padded[p - d], or with DOT Σ_c other[c, p] times that.
 
-    padded `(B or 1, C, H + 2 pad, W + 2 pad)`; pictures_apart: 1, or 0 where one picture serves all; sums, rests:
-    its running sums along the rows, `(B or 1, C, H + 2 pad, W + 2 pad + 1)`, read with RUNS alone; lo ... b
-    `(B, H, W)`; reach: largest level of each tile `(B, tiles down, tiles across)`; other and out
+    padded `(B or 1, C, H + 2 pad, W + 2 pad)`; pictures_apart: 1, or 0 where one picture serves all; sums,
+    rests: its running sums along the rows, `(B or 1, C, H + 2 pad, W + 2 pad + 1)`, read with RUNS alone;
+    lo ... b `(B, H, W)`; reach: largest level of each tile `(B, tiles down, tiles across)`; other and out
     `(B, C, H, W)`, with DOT out is `(B, H, W)`. PLANES: CHANNELS rounded up to a power of two.
     """
     across, down, item = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -108,7 +108,7 @@ def collect(
 
 @triton.jit
 def _spread_tap(image, lo, hi, a, b, item, y, x, distance, height, width, channel, CHANNELS: tl.constexpr):
-    """What the sources at (y, x) send so far, `(PLANES, TILE_Y, TILE_X)`; nothing from outside of the frame."""
+    """What the sources at (y, x) send so far, `(PLANES, TILE_Y, TILE_X)`; outside of the frame are none."""
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     at = (item * height + y) * width + x
     weight = _weight(
@@ -131,8 +131,8 @@ def spread(
 ):  # fmt: skip
     """out[q] = Σ_p w_p(|q - p|) image[p], over the frame and `pad` pixels more: the transpose of `collect`.
 
-    image `(B, C, H, W)`; sums, rests: running sums along the rows of (a + b) image, `(B, C, H, W + 1)`, read with
-    RUNS alone; lo ... b `(B, H, W)`; out `(B, C, H + 2 pad, W + 2 pad)`; reach, least: largest and smallest
+    image `(B, C, H, W)`; sums, rests: running sums along the rows of (a + b) image, `(B, C, H, W + 1)`, read
+    with RUNS alone; lo ... b `(B, H, W)`; out `(B, C, H + 2 pad, W + 2 pad)`; reach, least: largest and smallest
     level that may reach a tile of out, `(B, tiles down, tiles across)`.
     """
     across, down, item = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -155,7 +155,9 @@ def spread(
             total += _run(sums, rests, left, right, there)
         else:
             distance = tl.sqrt(zero + dy * dy)
-            total += _spread_tap(image, lo, hi, a, b, item, from_y, x, distance, height, width, channel, CHANNELS)
+            total += _spread_tap(
+                image, lo, hi, a, b, item, from_y, x, distance, height, width, channel, CHANNELS
+            )
         for dx in range(tl.maximum(inner, 0) + 1, columns + 1):
             distance = tl.sqrt(zero + (dy * dy + dx * dx))
             total += _spread_tap(
