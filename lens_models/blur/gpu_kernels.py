@@ -132,8 +132,8 @@ def spread(
     """out[q] = Σ_p w_p(|q - p|) image[p], over the frame and `pad` pixels more: the transpose of `collect`.
 
     image `(B, C, H, W)`; sums, rests: running sums along the rows of (a + b) image, `(B, C, H, W + 1)`, read
-    with RUNS alone; lo ... b `(B, H, W)`; out `(B, C, H + 2 pad, W + 2 pad)`; reach, least: largest and smallest
-    level that may reach a tile of out, `(B, tiles down, tiles across)`.
+    with RUNS alone; lo ... b `(B, H, W)`; out `(B, C, H + 2 pad, W + 2 pad)`; reach, least: largest and
+    smallest level that may reach a tile of out, `(B, tiles down, tiles across)`.
     """
     across, down, item = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     y = down * TILE_Y + tl.arange(0, TILE_Y)[:, None] - pad

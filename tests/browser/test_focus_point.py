@@ -24,6 +24,7 @@ from browser.picker import (
 )
 from browser.templates import RENDERERS
 from PIL import Image
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -95,7 +96,7 @@ def test_from_the_invitation_to_the_sharp_wall(open_editor, comfy, photo, nodes2
     page = editor.page
     editor.load(small_graph(), "pick")
     page.evaluate(SHOW, [1.0, 300, 60])
-    assert "Run the workflow once" in page.locator(".fine-defocus-focus .invite").inner_text()
+    expect(page.locator(".fine-defocus-focus .invite")).to_contain_text("Run the workflow once")
     editor.screenshot(f"focus-point-invites-{kind}")
     first = editor.run()
     assert first["status"]["status_str"] == "success", first["status"]["messages"]
@@ -204,17 +205,16 @@ def test_keys_second_point_link_and_aperture(open_editor, comfy, photo, nodes2):
     page.wait_for_timeout(700)
     ranged = page.evaluate(VALUES)
     assert (ranged["focus_x"], ranged["range_x"]) == (after["focus_x"], pytest.approx(0.85, abs=2e-3))
-    assert "keeps both ends sharp" in page.locator(".fine-defocus-focus .said").inner_text()
+    expect(page.locator(".fine-defocus-focus .said")).to_contain_text("keeps both ends sharp")
     page.keyboard.press("z")
     page.wait_for_timeout(900)
     editor.screenshot(f"focus-point-range-{'nodes2' if nodes2 else 'classic'}")
     page.keyboard.press("x")
-    page.wait_for_timeout(400)
-    assert page.evaluate(VALUES)["range_x"] == -1
+    page.wait_for_function(f"() => ({VALUES})().range_x === -1")
 
     page.keyboard.press("]")
-    page.wait_for_timeout(400)
-    assert page.evaluate(VALUES.replace("FocusPoint", "Camera"))["aperture"] == "f/1.6"
+    camera = VALUES.replace("FocusPoint", "Camera")
+    page.wait_for_function(f"() => ({camera})().aperture === 'f/1.6'")
     page.keyboard.press("Delete")
     page.wait_for_timeout(200)
     assert page.evaluate(f"() => {{ {NODE}; return !!node }}"), "Delete on the picture spares the node"
@@ -232,7 +232,7 @@ def test_keys_second_point_link_and_aperture(open_editor, comfy, photo, nodes2):
     shown.click(0.2, 0.2)
     page.wait_for_timeout(400)
     assert page.evaluate(VALUES) == held
-    assert "focus_x is linked" in page.locator(".fine-defocus-focus .hint").inner_text()
+    expect(page.locator(".fine-defocus-focus .hint")).to_contain_text("focus_x is linked")
     assert editor.errors == []
 
 
