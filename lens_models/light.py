@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+#: A blur is right to 1e-5, and ComfyUI cuts to 8 bits: without this 0.9999999 would be saved as 254.
+OPAQUE = 1.0 - 1e-5
+
+
 def srgb_to_linear(srgb: Tensor) -> Tensor:
     """IEC 61966-2-1 decoding, any shape; 0..1 to 0..1, continued above 1. Negative values become 0."""
     srgb = srgb.clamp_min(0.0)
@@ -59,6 +63,7 @@ def radiance_to_image(radiance: Tensor) -> Tensor:
     if radiance.shape[1] == 3:
         return linear_to_srgb(colour).movedim(1, -1)
     alpha = radiance[:, 3:].clamp(0.0, 1.0)
+    alpha = torch.where(alpha > OPAQUE, 1.0, alpha)
     seen = alpha > 1e-6
     colour = torch.where(seen, colour / alpha.clamp_min(1e-6), torch.zeros_like(colour))
     return torch.cat([linear_to_srgb(colour), alpha], dim=1).movedim(1, -1)

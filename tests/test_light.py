@@ -49,6 +49,15 @@ def test_transparent_pixels_are_black_not_nan():
     assert torch.equal(image, torch.zeros(1, 2, 2, 4))
 
 
+def test_what_was_opaque_stays_opaque():
+    """A rounding error of a blur must not become an alpha of 254 where ComfyUI cuts to 8 bits."""
+    radiance = torch.full((1, 4, 1, 2), 0.5)
+    radiance[0, 3, 0] = torch.tensor([1.0 - 1.2e-7, 0.999])
+    alpha = light.radiance_to_image(radiance)[0, 0, :, 3]
+    assert alpha.tolist() == [1.0, pytest.approx(0.999)]
+    assert int(255.0 * alpha[0].item()) == 255
+
+
 def test_wrong_shape_is_a_sentence():
     with pytest.raises(ValueError, match="picture must be"):
         light.image_to_radiance(torch.zeros(1, 4, 4, 2))
