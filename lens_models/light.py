@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 #: A blur is right to 1e-5, and ComfyUI cuts to 8 bits: without this 0.9999999 would be saved as 254.
 OPAQUE = 1.0 - 1e-5
 
