@@ -1,30 +1,36 @@
-"""Time of the blur engines against a naive torch loop, in one process and one run.
+"""The blur engines against a naive torch loop, the float64 definition and the machine's own bounds.
 
     python benchmarks/blur.py                  # 1024², R = 8, 16, 32, 64, one thread
     python benchmarks/blur.py --threads 2 --sizes 2048 --radii 32
 
 The naive loop is what one writes first: for every offset of the window a weight map and a shifted copy.
-From R = 32 on it runs a stated part of its offsets and is scaled up. Nothing is asserted here; the
-tests check numbers, this prints ratios.
+From R = 32 on it runs a stated part of its offsets and is scaled up. The floor is what a blur by spans needs
+at least (`measuring.Machine`): the taps of every disc's soft rim and two look-ups per row of it at the rate
+of this machine's matrix product, and one pass over the data at that of a copy. Memory is the peak of a fresh
+process beside picture and radii, with the result, after a small picture. The error is the largest difference
+from the definition on 16 rows, of the picture's maximum. Nothing is asserted; the tests check numbers.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F
+from measuring import Machine, best_of, definition, definition_error, extra_mb, processor
 from torch import Tensor
 
 from lens_models import Camera, Focus, blur, taf_lens
 
-ENGINES = ("stack", "cpu")
+#: The row of forward and backward, which the stack alone has on a CPU.
+BOTH_WAYS = "stack, both ways"
 
 
 def scene(size: int, radius_px: float) -> tuple[Tensor, Tensor]:
@@ -59,18 +65,17 @@ def naive(image: Tensor, radius: Tensor, share: float) -> float:
     return (time.perf_counter() - start) * len(offsets) / len(run)
 
 
-def best_of(runs: int, work) -> float:
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def forward_backward(image: Tensor, radius: Tensor) -> None:
+def forward_backward(image: Tensor, radius: Tensor) -> Tensor:
     image, radius = image.clone().requires_grad_(), radius.clone().requires_grad_()
     blur.gather(image, radius, engine="stack").sum().backward()
+    return image.grad
+
+
+def work_of(row: str, image: Tensor, radius: Tensor) -> Callable[[], Tensor]:
+    """What a row of the table times: an engine, or with BOTH_WAYS its two passes."""
+    if row == BOTH_WAYS:
+        return lambda: forward_backward(image, radius)
+    return lambda: blur.gather(image, radius, engine=row)
 
 
 def sweep_ratio(size: int, radius_px: float, engine: str, runs: int) -> float:
@@ -84,6 +89,16 @@ def sweep_ratio(size: int, radius_px: float, engine: str, runs: int) -> float:
     return best_of(runs, lambda: taf_lens(image, depth, focus, Camera(stops, focal_mm), engine=engine)) / one
 
 
+def memory_mb(row: str, size: int, radius_px: float, threads: int) -> float:
+    """Extra memory of a row, from a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", row, "--threads", str(threads)]
+    command += ["--sizes", str(size), "--radii", str(radius_px)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode:
+        sys.exit(told.stderr)
+    return float(told.stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -92,40 +107,50 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--memory-of", help="this process is the one whose memory is measured, for one row")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        work_of(arguments.memory_of, *scene(256, 8.0))()  # compiles
+        work = work_of(arguments.memory_of, *scene(arguments.sizes[0], arguments.radii[0]))
+        print(f"{extra_mb(work)[0]:.0f}")
+        return
+
+    engines = ["stack"]
     try:
-        import numba
+        import numba  # noqa: F401
 
-        numba.set_num_threads(arguments.threads)
-        engines = ENGINES
+        engines.append("cpu")
     except ImportError:
-        engines = ("stack",)
-
-    print(f"{arguments.threads} threads, best of {arguments.runs}; x = naive over engine")
+        print("numba is not installed: its engine is left out")
+    machine = Machine()
+    print(f"{processor()}, {arguments.threads} threads, torch {torch.__version__}, best of {arguments.runs}")
+    print(f"{machine.multiply_adds / 1e9:.0f} G multiply-adds/s, {machine.bytes / 1e9:.1f} GB/s\n")
+    print("| size | R | engine | ms | naive / it | it / floor | memory, MB | error |")
+    print("|---|---|---|---|---|---|---|---|")
     for size in arguments.sizes:
         for radius_px in arguments.radii:
             image, radius = scene(size, radius_px)
+            rows = slice(size // 8, size // 8 + 16)
+            exact, floor = definition(image, radius, rows), machine.floor(image, radius)
             share = min(1.0, (16 / radius_px) ** 2 * (1024 / size) ** 2)
-            slow = naive(image, radius, share)
-            line = f"{size}² R={radius_px:g}: naive {slow:.2f} s" + (
-                f" (from {share:.0%})" if share < 1 else ""
-            )
-            pictures = {}
-            for engine in engines:
-                pictures[engine] = blur.gather(image, radius, engine=engine)  # warms plans and compilation
-                seconds = best_of(arguments.runs, lambda: blur.gather(image, radius, engine=engine))  # noqa: B023
-                line += f" | {engine} {seconds:.3f} s {slow / seconds:.0f}x"
-            both = best_of(max(1, arguments.runs // 2), lambda: forward_backward(image, radius))  # noqa: B023
-            line += f" | stack forward + backward {both:.3f} s"
-            if len(pictures) == 2:
-                difference = (pictures["stack"] - pictures["cpu"]).abs().max().item()
-                line += f" | engines differ by {difference / image.max().item():.1e} of the maximum"
-            print(line, flush=True)
+            slow, place = naive(image, radius, share), f"| {size}² | {radius_px:g} |"
+            told = "naive loop" if share == 1 else f"naive loop, from {share:.0%}"
+            print(f"{place} {told} | {1e3 * slow:.0f} | 1 | {slow / floor:.0f} | | |", flush=True)
+            for row in (*engines, BOTH_WAYS):
+                work = work_of(row, image, radius)
+                made = work()  # warms plans and compilation
+                seconds = best_of(arguments.runs, work)
+                error = f"{definition_error(made, image, rows, exact):.1e}" if row in engines else ""
+                held = memory_mb(row, size, radius_px, arguments.threads)
+                ratios = f"{slow / seconds:.0f} | {seconds / floor:.1f}"
+                print(f"{place} {row} | {1e3 * seconds:.0f} | {ratios} | {held:.0f} | {error} |", flush=True)
+        print()
         for engine in engines:
             ratio = sweep_ratio(size, 32, engine, arguments.runs)
-            print(f"{size}² R=32: eight full stops / one stop, {engine}: {ratio:.2f}")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+            print(
+                f"| {size}² | 32 | {engine}: eight full stops / one stop | {ratio:.2f} | | | | |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
-from blur import best_of, scene
+from blur import scene
+from measuring import best_of, definition, definition_error
 from torch import Tensor
 
 from lens_models import blur, disc
@@ -84,14 +84,6 @@ PEERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def definition(image: Tensor, radius: Tensor, rows: slice) -> Tensor:
-    """The float64 definition of some rows, with the rows around them that reach in."""
-    reach = int(np.ceil(float(radius.max()))) + 2
-    top, bottom = max(0, rows.start - reach), min(image.shape[-2], rows.stop + reach)
-    part = blur.gather(image[..., top:bottom, :].double(), radius[:, top:bottom].double(), engine="reference")
-    return part[..., rows.start - top : rows.start - top + rows.stop - rows.start, :]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,7 +120,7 @@ def main() -> None:
                     continue
                 slow = time.perf_counter() - start > 5.0
                 seconds = best_of(1 if slow else arguments.runs, lambda: way(image, radius))  # noqa: B023
-                error = (made[..., rows, :] - exact).abs().max().item() / image.max().item()
+                error = definition_error(made, image, rows, exact)
                 print(f"{size}² R={radius_px:g}: {name:<28} {seconds:8.3f} s   error {error:.1e}", flush=True)
 
 
