@@ -127,11 +127,12 @@ class Plan(ABC):
 
 
 class DiscPlan(Plan):
-    """The disc: its terms are its levels. `lo`, `t`: the mixture per pixel."""
+    """The disc: its terms are its levels. `lo`, `t`: the mixture per pixel; `place`: between which levels."""
 
     def __init__(self, radius_px: Tensor, wants_slope: bool) -> None:
         self.levels = disc.levels_for(float(radius_px.max()))
         self.lo, self.t = self.levels.mix(radius_px)
+        self.place = self.lo + self.t
         upper = radius_px > 0 if wants_slope else self.t > 0
         self._lay_tiles(radius_px, self.levels.reach_px)
         batch, height, width = radius_px.shape
@@ -151,8 +152,7 @@ class DiscPlan(Plan):
         return disc.reach_px(float(self.levels.size[used[-1]]))
 
     def hat(self, k: int, index: int, rows: slice, columns: slice) -> Tensor:
-        lo, t = self.lo[index, rows, columns], self.t[index, rows, columns]
-        return torch.where(lo == k, 1.0 - t, 0.0) + torch.where(lo == k - 1, t, 0.0)
+        return (self.place[index, rows, columns] - k).abs_().neg_().add_(1.0).clamp_min_(0.0)
 
     def slope(self, k: int, index: int, rows: slice, columns: slice) -> Tensor:
         """d hat / dt: -1, 0 or 1."""

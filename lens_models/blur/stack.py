@@ -66,9 +66,9 @@ def _collect(
                 if used == [0]:  # level 1 is the identity: a sharp pixel stays bit-equal
                     out[index, :, rows, columns] = blurred
                     continue
-                out[index, :, rows, columns] += plan.hat(k, index, rows, columns) * blurred
+                out[index, :, rows, columns].addcmul_(plan.hat(k, index, rows, columns), blurred)
                 if slope is not None:
-                    slope[index, :, rows, columns] += plan.slope(k, index, rows, columns) * blurred
+                    slope[index, :, rows, columns].addcmul_(plan.slope(k, index, rows, columns), blurred)
             done += 1
             if on_progress is not None:
                 on_progress(done, pieces)
