@@ -6,8 +6,8 @@
 Milliseconds are the best of some runs, measured with the device's own events; memory is torch's peak beside
 what was held before. The floor is what the kernels' instructions would take at the rate that is given for
 the card: those for the taps at every disc's soft rim and for the running sums of each of its rows, as counted
-in the code compiled for sm_90. The error is the largest difference from the float64 definition on 16 rows, of the
-picture's maximum. Nothing is asserted.
+in the code compiled for sm_90. The error is the largest difference from the float64 definition on 16 rows, of
+the picture's maximum. Nothing is asserted.
 """
 
 from __future__ import annotations
