@@ -52,6 +52,14 @@ def test_shared_photos_are_for_all_and_others_for_one(tmp_path, photos):
     assert labels.next("CARL").number == 1
 
 
+def test_a_skipped_photo_is_for_the_next_one(tmp_path, photos):
+    labels = Labels(tmp_path / "labels.sqlite", photos, shared=0)
+    assert _answer(labels, "ANNA", ["skipped", "none"], 4) == [1, 2, 3, 4]
+    assert _answer(labels, "BERT", ["none", "skipped"], 2) == [1, 3]
+    assert labels.next("CARL").number == 3
+    assert labels.next("ANNA").number == 5
+
+
 def test_the_order_is_drawn_and_kept(tmp_path, photos):
     def order(name, seed):
         labels = Labels(tmp_path / name, photos, seed=seed)

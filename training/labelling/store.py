@@ -6,10 +6,10 @@ import hashlib
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from .. import database
 
 #: The classes of the blur network, in its order; a photo that cannot be judged is skipped.
 LABELS, SKIPPED = ("none", "desirable", "undesirable"), "skipped"
@@ -54,8 +54,8 @@ class Labels:
     """Photos of a folder and what people say of them.
 
     The first `shared` photos are for everybody, so that annotators can be compared; each of the others is for
-    whoever comes first. Every call opens the file, does one transaction and closes it, so threads and
-    processes may share it; it has to be on a disk of this machine, as SQLite's write-ahead log asks for.
+    whoever comes first, and for the next one where that one skipped it. Threads and processes may share the
+    file (`database`).
     """
 
     def __init__(
@@ -70,10 +70,8 @@ class Labels:
         found = sorted(p for p in self.photos.rglob("*") if p.suffix.lower() in ENDINGS)
         if not found:
             raise FileNotFoundError(f"There are no pictures in {photos}.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as file:
-            file.executescript("PRAGMA journal_mode = WAL;" + _SCHEMA)
-        with self._change() as file:
+        database.make(self.path, _SCHEMA)
+        with database.changing(self.path) as file:
             new = (0 if seed is None else seed, 50 if shared is None else shared)
             file.execute("INSERT OR IGNORE INTO set_up VALUES (1, ?, ?)", new)
             self.seed, self.shared = file.execute("SELECT seed, shared FROM set_up").fetchone()
@@ -89,20 +87,21 @@ class Labels:
 
     def next(self, annotator: str) -> Asked | None:
         """The first photo this annotator is to label; None when there is none left."""
-        with self._open() as file:
+        with database.reading(self.path) as file:
             done = file.execute("SELECT COUNT(*) FROM label WHERE annotator = ?", (annotator,)).fetchone()[0]
             row = file.execute(
                 "SELECT number, path FROM photo "
                 "WHERE number NOT IN (SELECT number FROM label WHERE annotator = ?1) "
-                "AND (number <= ?2 OR number NOT IN (SELECT number FROM label)) ORDER BY number LIMIT 1",
-                (annotator, self.shared),
+                "AND (number <= ?2 OR number NOT IN (SELECT number FROM label WHERE label <> ?3)) "
+                "ORDER BY number LIMIT 1",
+                (annotator, self.shared, SKIPPED),
             ).fetchone()
             total = file.execute("SELECT COUNT(*) FROM photo").fetchone()[0]
         return Asked(annotator, row[0], self.photos / row[1], done, total) if row else None
 
     def photo(self, number: int) -> Path | None:
         """The photo of that number."""
-        with self._open() as file:
+        with database.reading(self.path) as file:
             row = file.execute("SELECT path FROM photo WHERE number = ?", (number,)).fetchone()
         return self.photos / row[0] if row else None
 
@@ -110,7 +109,7 @@ class Labels:
         """Store one label, at once. Raises LabelError for a photo that has this annotator's label already."""
         if label not in (*LABELS, SKIPPED):
             raise LabelError(f"{label} is no label: use one of {', '.join((*LABELS, SKIPPED))}.")
-        with self._change() as file:
+        with database.changing(self.path) as file:
             row = (annotator, number, label, time.time())
             try:
                 file.execute("INSERT INTO label VALUES (?, ?, ?, ?)", row)
@@ -119,7 +118,7 @@ class Labels:
 
     def undo(self, annotator: str) -> Asked | None:
         """Take back what this annotator said last, and ask again; None when nothing was said."""
-        with self._change() as file:
+        with database.changing(self.path) as file:
             row = file.execute(
                 "SELECT number, path FROM label JOIN photo USING (number) WHERE annotator = ? "
                 "ORDER BY given DESC, number DESC LIMIT 1",
@@ -135,7 +134,7 @@ class Labels:
     def all(self) -> dict[str, dict[str, str]]:
         """Labels by photo and annotator, photos in their order; skipped ones among them."""
         found: dict[str, dict[str, str]] = {}
-        with self._open() as file:
+        with database.reading(self.path) as file:
             rows = file.execute(
                 "SELECT path, annotator, label FROM label JOIN photo USING (number) "
                 "ORDER BY number, annotator"
@@ -146,24 +145,3 @@ class Labels:
 
     def _place(self, name: str) -> str:
         return hashlib.sha256(f"{self.seed}\0{name}".encode()).hexdigest()
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        file = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
-        try:
-            file.execute("PRAGMA foreign_keys = ON")
-            yield file
-        finally:
-            file.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that takes the write lock first, so what it reads stays true until it writes."""
-        with self._open() as file:
-            file.execute("BEGIN IMMEDIATE")
-            try:
-                yield file
-            except BaseException:
-                file.execute("ROLLBACK")
-                raise
-            file.execute("COMMIT")

@@ -6,11 +6,10 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import database
 from .draw import Pair, draw, ours_is_left
 from .manifest import Manifest
 
@@ -88,11 +87,7 @@ def participant_code(text: str) -> str:
 
 
 class Store:
-    """Questions and votes of one study.
-
-    Every call opens the file, does one transaction and closes it, so threads and processes may share it; it
-    has to be on a disk of this machine, as SQLite's write-ahead log asks for.
-    """
+    """Questions and votes of one study, in a file that threads and processes may share (`database`)."""
 
     def __init__(
         self, path: str | Path, manifest: Manifest, count: int | None = None, seed: int | None = None
@@ -104,10 +99,8 @@ class Store:
         if count is not None and count < 1:
             raise ValueError(f"A participant has to get at least 1 question; {count} were asked for.")
         self.path, self.manifest = Path(path), manifest
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as file:
-            file.executescript("PRAGMA journal_mode = WAL;" + _SCHEMA)
-        with self._change() as file:
+        database.make(self.path, _SCHEMA)
+        with database.changing(self.path) as file:
             new = (manifest.digest, 0 if seed is None else seed, 20 if count is None else count)
             file.execute("INSERT OR IGNORE INTO study VALUES (1, ?, ?, ?)", new)
             found = file.execute("SELECT manifest, seed, count FROM study").fetchone()
@@ -124,7 +117,7 @@ class Store:
     def join(self, code: str) -> str:
         """Draw the questions of a new participant; the code as stored. Raises VoteError for a bad code."""
         code = participant_code(code)
-        with self._change() as file:
+        with database.changing(self.path) as file:
             if file.execute("SELECT 1 FROM participant WHERE code = ?", (code,)).fetchone():
                 return code
             counts = {
@@ -143,7 +136,7 @@ class Store:
 
     def question(self, code: str, number: int | None = None) -> Question | None:
         """A question of a participant: the first without a vote, or one by its number; None past the last."""
-        with self._open() as file:
+        with database.reading(self.path) as file:
             total = file.execute("SELECT COUNT(*) FROM question WHERE participant = ?", (code,)).fetchone()[0]
             row = _question(file, code, number)
         return Question(code, row[0], total, *row[1:]) if row else None
@@ -156,7 +149,7 @@ class Store:
         """
         if side not in ("left", "right") or not math.isfinite(seconds) or seconds < 0:
             raise VoteError("That vote could not be read: load the page again, and vote once more.")
-        with self._change() as file:
+        with database.changing(self.path) as file:
             given = file.execute("SELECT 1 FROM vote WHERE participant = ? AND number = ?", (code, number))
             if given.fetchone():
                 raise DuplicateVote(f"Question {number} has your vote already; the first one counts.")
@@ -169,13 +162,13 @@ class Store:
     def votes(self) -> list[Vote]:
         """All votes, by participant and number."""
         columns = "participant, prompt, baseline, ours, side, seconds"
-        with self._open() as file:
+        with database.reading(self.path) as file:
             rows = file.execute(f"SELECT {columns} FROM {_JOINED} ORDER BY participant, number").fetchall()
         return [Vote(*row) for row in rows]
 
     def participants(self) -> tuple[int, int]:
         """How many began, and how many answered all their questions."""
-        with self._open() as file:
+        with database.reading(self.path) as file:
             began = file.execute("SELECT COUNT(*) FROM participant").fetchone()[0]
             unfinished = file.execute(
                 "SELECT COUNT(DISTINCT participant) FROM question LEFT JOIN vote USING (participant, number) "
@@ -185,27 +178,6 @@ class Store:
 
     def _side(self, code: str, pair: Pair) -> str:
         return "left" if ours_is_left(code, pair, self.seed) else "right"
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        file = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
-        try:
-            file.execute("PRAGMA foreign_keys = ON")
-            yield file
-        finally:
-            file.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that takes the write lock first, so what it reads stays true until it writes."""
-        with self._open() as file:
-            file.execute("BEGIN IMMEDIATE")
-            try:
-                yield file
-            except BaseException:
-                file.execute("ROLLBACK")
-                raise
-            file.execute("COMMIT")
 
 
 def _question(file: sqlite3.Connection, code: str, number: int | None) -> tuple | None:
