@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from html import escape
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
 import gradio as gr
-import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 from PIL import Image, ImageOps
 
-from ..study.page import POLICY
+from .. import pages
 from .store import SKIPPED, Asked, LabelError, Labels, annotator_name
 
-_HERE = Path(__file__).parent
 #: Long side of the photo on the page, and side of what the loupe shows at 1:1, px.
 _SHOWN_PX, _LOUPE_PX = 1600, 440
 #: Label, button, key.
@@ -33,18 +28,12 @@ BUTTONS = (
 
 def serve(labels: Labels, host: str, port: int) -> None:
     """Answer until the process is told to end."""
-    uvicorn.run(application(labels), host=host, port=port, log_level="warning")
+    pages.answer(application(labels), host, port)
 
 
 def application(labels: Labels) -> FastAPI:
     """The page at /, the photos under their numbers, and what the loupe shows of them."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def policy(request: Request, call_next):
-        answer = await call_next(request)
-        answer.headers["Content-Security-Policy"] = POLICY
-        return answer
+    app = pages.server()
 
     @app.get("/photo/{number}")
     def photo(number: int) -> Response:
@@ -61,18 +50,7 @@ def application(labels: Labels) -> FastAPI:
         )
         return _jpeg(picture.crop((left, top, left + _LOUPE_PX, top + _LOUPE_PX)))
 
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    return gr.mount_gradio_app(
-        app,
-        _blocks(labels),
-        path="/",
-        theme=theme,
-        css=(_HERE / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
-        footer_links=[],
-        ssr_mode=False,
-        show_error=False,
-    )
+    return pages.mounted(app, _blocks(labels), Path(__file__).parent)
 
 
 def _opened(labels: Labels, number: int) -> Image.Image:
@@ -137,13 +115,12 @@ def _blocks(labels: Labels) -> gr.Blocks:
             asked = labels.undo(told[0])
             return state(told[0], "" if asked else "There is nothing to take back.", asked)
 
-        options = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        blocks.load(join, seen, shown, js="() => [window.labelling.annotator()]", **options)
-        gr.on([begin.click, name.submit], join, name, shown, **options)
+        blocks.load(join, seen, shown, js="() => [window.labelling.annotator()]", **pages.ANSWERING)
+        gr.on([begin.click, name.submit], join, name, shown, **pages.ANSWERING)
         told = "() => [window.labelling.told()]"
         for button, label in buttons:
-            button.click(lambda text, label=label: give(label, text), seen, shown, js=told, **options)
-        undo.click(take_back, seen, shown, js=told, **options)
+            button.click(lambda text, label=label: give(label, text), seen, shown, js=told, **pages.ANSWERING)
+        undo.click(take_back, seen, shown, js=told, **pages.ANSWERING)
     return blocks
 
 
@@ -161,7 +138,7 @@ def _asked_html(asked: Asked, notice: str) -> str:
         f'<div class="asked" data-annotator="{asked.annotator}" data-number="{asked.number}">'
         f'<div class="progress"><span>{asked.done} labelled</span>'
         f'<span class="bar"><i style="width: {100 * asked.done / asked.total:.1f}%"></i></span>'
-        f"<span>{escape(asked.annotator)}</span></div>{_notice_html(notice)}"
+        f"<span>{escape(asked.annotator)}</span></div>{pages.notice_html(notice)}"
         '<div class="views"><img class="photo" alt="the photo">'
         '<img class="loupe" alt="a part of it at 1:1"></div>'
         "<p>Click into the photo to look at that place at 1:1. The keys are on the buttons.</p></div>"
@@ -172,7 +149,7 @@ def _text_html(annotator: str, notice: str) -> str:
     if annotator:
         return (
             f'<div class="asked" data-annotator="{annotator}" data-number="0">'
-            f"<h1>No photo is left for you</h1>{_notice_html(notice)}"
+            f"<h1>No photo is left for you</h1>{pages.notice_html(notice)}"
             "<p>All labels are stored. You may close this page, or undo the last one.</p></div>"
         )
     return (
@@ -181,9 +158,5 @@ def _text_html(annotator: str, notice: str) -> str:
         "<p><em>Blur that is wanted</em>: the subject is sharp, what is before or behind it not.</p>"
         "<p><em>Blur that spoils it</em>: the camera shook, the focus missed, or everything is soft.</p>"
         "<p>Skip what you cannot tell. You may stop at any time and go on later under the same name.</p>"
-        f"{_notice_html(notice)}"
+        f"{pages.notice_html(notice)}"
     )
-
-
-def _notice_html(notice: str) -> str:
-    return f'<p class="notice" role="status">{escape(notice)}</p>' if notice else ""

@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from html import escape
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
 import gradio as gr
-import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 
+from .. import pages
 from .manifest import is_video
 from .store import Question, Store, VoteError, participant_code
 
-#: The page talks to its own server and to nobody else; gradio builds its parts with inline code.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "connect-src 'self' blob:; font-src 'self' data:; "
-    "worker-src 'self' blob:"
-)
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-_HERE = Path(__file__).parent
 
 
 def serve(store: Store, host: str, port: int) -> None:
     """Answer until the process is told to end."""
-    uvicorn.run(application(store), host=host, port=port, log_level="warning")
+    pages.answer(application(store), host, port)
 
 
 def application(store: Store) -> FastAPI:
     """The page at /, and the files of each question under addresses that do not tell the method."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def policy(request: Request, call_next):
-        answer = await call_next(request)
-        answer.headers["Content-Security-Policy"] = POLICY
-        return answer
+    app = pages.server()
 
     @app.get("/media/{code}/{number}/{side}")
     def media(code: str, number: int, side: str) -> FileResponse:
@@ -53,18 +36,7 @@ def application(store: Store) -> FastAPI:
         file = store.manifest.prompt(question.prompt).media[method]
         return FileResponse(file, headers={"Cache-Control": "private, max-age=3600"})
 
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    return gr.mount_gradio_app(
-        app,
-        _blocks(store),
-        path="/",
-        theme=theme,
-        css=(_HERE / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
-        footer_links=[],
-        ssr_mode=False,
-        show_error=False,
-    )
+    return pages.mounted(app, _blocks(store), Path(__file__).parent)
 
 
 def _blocks(store: Store) -> gr.Blocks:
@@ -114,16 +86,15 @@ def _blocks(store: Store) -> gr.Blocks:
                 return state(participant, str(error))
             return state(participant)
 
-        options = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        blocks.load(resume, seen, shown, js="() => [window.study.participant()]", **options)
-        gr.on([begin.click, code.submit], join, code, shown, **options)
+        blocks.load(resume, seen, shown, js="() => [window.study.participant()]", **pages.ANSWERING)
+        gr.on([begin.click, code.submit], join, code, shown, **pages.ANSWERING)
         for button, side in ((left, "left"), (right, "right")):
             button.click(
                 lambda text, side=side: vote(side, text),
                 seen,
                 shown,
                 js="() => [window.study.seen()]",
-                **options,
+                **pages.ANSWERING,
             )
     return blocks
 
@@ -141,7 +112,7 @@ def _question_html(question: Question, store: Store, notice: str) -> str:
         f'<span class="bar"><i style="width: {done:.1f}%"></i></span>'
         f"<span>your code: {escape(question.participant)}</span></div>"
         f'<p class="question">{escape(store.manifest.question)}</p>'
-        f'<p class="prompt">“{escape(prompt.text)}”</p>{_notice_html(notice)}'
+        f'<p class="prompt">“{escape(prompt.text)}”</p>{pages.notice_html(notice)}'
         f'<div class="sides">{sides}</div></div>'
     )
 
@@ -160,16 +131,12 @@ def _welcome_html(store: Store, notice: str) -> str:
         f"<p><em>{escape(store.manifest.question)}</em></p>"
         "<p>Choose with the buttons below the pair, or with the keys 1 (left) and 2 (right). "
         "A vote cannot be changed. You may stop at any time and go on later with your participant code.</p>"
-        f"{_notice_html(notice)}"
+        f"{pages.notice_html(notice)}"
     )
 
 
 def _end_html(participant: str, notice: str) -> str:
     return (
-        f"<h1>Thank you, that was the last question</h1>{_notice_html(notice)}"
+        f"<h1>Thank you, that was the last question</h1>{pages.notice_html(notice)}"
         f"<p>All your votes are stored under the code {escape(participant)}. You may close this page.</p>"
     )
-
-
-def _notice_html(notice: str) -> str:
-    return f'<p class="notice" role="status">{escape(notice)}</p>' if notice else ""
