@@ -94,19 +94,56 @@ def test_object_info_is_what_it_was(comfy, request):
 
 @pytest.mark.host
 def test_translations_are_served_and_name_what_there_is(comfy):
-    """A key that no node has would never be seen; a node is translated whole or not at all."""
-    nodes = our_nodes(comfy)
-    served = comfy.get("/i18n")
-    for language in sorted(path.name for path in (REPO / "locales").iterdir()):
+    """Every language is complete: all nodes, a name for every input and output, and a tooltip where English
+    has one. Where main.json translates categories, it translates all of ours.
+
+    Nor is there a key that no node has, as nobody would ever see it. The front end reads braces, @ and | in
+    names and descriptions (not in tooltips) as its own signs, so those have none.
+    """
+    nodes, served, wrong = our_nodes(comfy), comfy.get("/i18n"), []
+
+    def shared(where: str, there, said) -> list[str]:
+        wrong.extend(f"{where}: {key} is missing" for key in there if key not in said)
+        wrong.extend(f"{where}: {key} is nothing we have" for key in said if key not in there)
+        return [key for key in there if key in said]
+
+    def check_name(where: str, text: str | None) -> None:
+        if not (text or "").strip() or set("{}@|") & set(text):
+            wrong.append(f"{where} is {text!r}")
+
+    languages = sorted(path.name for path in (REPO / "locales").iterdir())
+    assert languages
+    for language in languages:
         ours = {k: v for k, v in served[language]["nodeDefs"].items() if k.startswith("FineDefocus")}
-        assert "FineDefocusFocusPoint" in ours
-        for name, words in ours.items():
-            info = nodes[name]
-            inputs = {key for group in ("required", "optional") for key in info["input"].get(group, {})}
-            assert set(words["inputs"]) == inputs
-            assert set(words["outputs"]) == {str(i) for i in range(len(info["output"]))}
-            texts = [words, *words["inputs"].values(), *words["outputs"].values()]
-            assert all(text.strip() for part in texts for text in part.values() if isinstance(text, str))
+        for node in shared(language, nodes, ours):
+            info, words = nodes[node], ours[node]
+            for key in ("display_name", "description"):
+                check_name(f"{language} {node} {key}", words.get(key))
+            specs = {
+                k: v for group in ("required", "optional") for k, v in info["input"].get(group, {}).items()
+            }
+            tips = info["output_tooltips"] or [None] * len(info["output"])
+            english = {
+                "inputs": {
+                    key: options[0].get("tooltip") if options else None
+                    for key, (_, *options) in specs.items()
+                },
+                "outputs": {str(i): tip for i, tip in enumerate(tips)},
+            }
+            for side, tooltips in english.items():
+                for key in shared(f"{language} {node} {side}", tooltips, words[side]):
+                    said, where = words[side][key], f"{language} {node} {side} {key}"
+                    check_name(f"{where} name", said.get("name"))
+                    if bool(tooltips[key]) != bool((said.get("tooltip") or "").strip()):
+                        wrong.append(f"{where} tooltip is {said.get('tooltip')!r}")
+        main = REPO / "locales" / language / "main.json"
+        if main.exists():
+            # the front end translates what is between the slashes of a category, each by itself
+            parts = {part: None for info in nodes.values() for part in info["category"].split("/")}
+            said = json.loads(main.read_text(encoding="utf-8"))["nodeCategories"]
+            for part in shared(f"{language} categories", parts, said):
+                check_name(f"{language} category {part}", served[language]["nodeCategories"].get(part))
+    assert not wrong, "\n".join(wrong)
 
 
 def stripped(info: dict) -> dict:
