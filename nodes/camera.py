@@ -43,8 +43,10 @@ class CameraNode(io.ComfyNode):
                 "f-stop",
                 "focal length",
                 "sensor",
+                "full frame",
                 "lens",
                 "depth of field",
+                "dof",
             ],
             inputs=[
                 io.Combo.Input(
@@ -125,7 +127,15 @@ class ApertureSweepNode(io.ComfyNode):
             display_name="Aperture Sweep",
             category="fine defocus/camera",
             description="Turns one camera into a series of apertures; a lens renders them all in one run.",
-            search_aliases=["f-stop series", "bracketing", "aperture series", "f-number list", "batch"],
+            search_aliases=[
+                "f-stop series",
+                "f-stop",
+                "stops",
+                "bracketing",
+                "aperture series",
+                "f-number list",
+                "batch",
+            ],
             inputs=[
                 CAMERA.Input("camera", tooltip="The camera whose aperture is swept."),
                 io.Combo.Input(

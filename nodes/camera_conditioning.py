@@ -22,8 +22,8 @@ class CameraConditioningNode(io.ComfyNode):
             node_id="FineDefocusCameraConditioning",
             display_name="Camera Conditioning",
             category="fine defocus/generate",
-            description="Tells a generator about aperture and focal length, as numbers or in the prompt. For "
-            "comparison: for blur that follows the f-number use a lens.",
+            description="Asks the model that makes the picture for an aperture and focal length, as numbers "
+            "or in words. It only imitates them: for blur that follows the f-number use a lens.",
             search_aliases=["exif", "f-number", "camera settings", "depth of field prompt", "bokeh prompt"],
             inputs=[
                 CAMERA.Input(

@@ -63,8 +63,8 @@ class BlurMonotonicityNode(io.ComfyNode):
             node_id="FineDefocusBlurMonotonicity",
             display_name="Blur Monotonicity",
             category="fine defocus/measure",
-            description="Checks that a sweep gets blurrier with every stop that opens: the paper's metric, "
-            "with a plot of the pictures' energy.",
+            description="Checks that pictures get blurrier with every wider aperture: scores, and a plot of "
+            "how much detail each has left.",
             search_aliases=["metric", "evaluate", "energy", "sharpness", "blur test", "aperture sweep test"],
             inputs=[
                 io.Image.Input("images", tooltip="One scene at two apertures or more."),
@@ -156,8 +156,8 @@ class ContentConsistencyNode(io.ComfyNode):
             node_id="FineDefocusContentConsistency",
             display_name="Content Consistency",
             category="fine defocus/measure",
-            description="Measures how much of a sweep keeps showing the same things, from label maps of a "
-            "segmentation.",
+            description="Measures how much of a series keeps showing the same things, from pictures in which "
+            "every kind of thing has a colour of its own.",
             search_aliases=["metric", "evaluate", "segmentation", "labels", "semantic", "same content"],
             inputs=[
                 io.MultiType.Input(
@@ -215,7 +215,7 @@ class LPIPSNode(io.ComfyNode):
             node_id="FineDefocusLPIPS",
             display_name="LPIPS",
             category="fine defocus/measure",
-            description="Measures how different pictures look: neighbours of a sweep, or pairs.",
+            description="Measures how different pictures look to the eye: neighbours of a series, or pairs.",
             search_aliases=["metric", "evaluate", "perceptual", "similarity", "distance", "alexnet"],
             inputs=[
                 io.Image.Input("images", tooltip="A sweep, or the first picture of each pair."),

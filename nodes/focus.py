@@ -23,7 +23,7 @@ class FocusDistanceNode(io.ComfyNode):
             display_name="Focus Distance",
             category="fine defocus/focus",
             description="Focuses the lens at a distance typed in metres.",
-            search_aliases=["focus", "focal plane", "focal distance", "sharp at", "metres"],
+            search_aliases=["focus", "manual focus", "focal plane", "focal distance", "sharp at", "metres"],
             inputs=[
                 io.Float.Input(
                     "distance_m",
@@ -125,7 +125,7 @@ class RackFocusNode(io.ComfyNode):
             category="fine defocus/focus",
             description="Moves the focus over the frames of a clip, between keyframes in metres or from "
             "other focus nodes.",
-            search_aliases=["focus pull", "keyframes", "animation", "video", "pull focus"],
+            search_aliases=["focus pull", "pull focus", "refocus", "keyframes", "animation", "video"],
             inputs=[
                 io.Int.Input(
                     "frames",

@@ -39,8 +39,8 @@ class AIFSamplerNode(io.ComfyNode):
             node_id="FineDefocusAIFSampler",
             display_name="AIF Sampler (4-step)",
             category="fine defocus/generate",
-            description="Makes a picture that is sharp everywhere from a prompt, in the four exact steps of "
-            "a distilled SDXL. No negative prompt, no CFG.",
+            description="Makes a picture that is sharp everywhere from a prompt, in the four steps that a "
+            "fast SDXL was trained for. No negative prompt, no CFG.",
             search_aliases=[
                 "dmd2",
                 "4 step",

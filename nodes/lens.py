@@ -19,6 +19,8 @@ from .pictures import shape_warning
 from .say import say
 from .sockets import as_focus, as_shape
 
+#: Where ComfyUI keeps the nodes that change a picture, among those it shows first.
+ESSENTIALS = "Image Tools"
 #: float32 planes of a picture that its layers and their blur are expected to hold.
 PLANES_HELD_BY_LAYERS = 192
 
@@ -30,8 +32,8 @@ class TAFLensNode(io.ComfyNode):
             node_id="FineDefocusTAFLens",
             display_name="TAF Lens",
             category="fine defocus/lens",
-            description="Defocuses a sharp picture through a thin lens: a gather lens, fast and "
-            "differentiable; it cannot spread a blurred foreground over a sharp background.",
+            description="Blurs what is out of focus, as a real lens does. Fast; a blurred foreground keeps a "
+            "hard edge, which Dr.Bokeh Lens melts.",
             search_aliases=[
                 "defocus",
                 "bokeh",
@@ -39,8 +41,16 @@ class TAFLensNode(io.ComfyNode):
                 "dof",
                 "lens blur",
                 "blur background",
+                "background blur",
+                "shallow depth of field",
+                "aperture",
+                "f-stop",
+                "tilt-shift",
+                "tilt",
+                "miniature",
                 "taf",
             ],
+            essentials_category=ESSENTIALS,
             inputs=[*scene_inputs(), *tilt_inputs()],
             outputs=picture_outputs(),
             has_intermediate_output=True,
@@ -79,8 +89,8 @@ class DrBokehLensNode(io.ComfyNode):
             node_id="FineDefocusDrBokehLens",
             display_name="Dr.Bokeh Lens",
             category="fine defocus/lens",
-            description="Defocuses a sharp picture through a thin lens, layer by layer: blurred foregrounds "
-            "melt over what is behind them, subjects keep their edges, hair and fences survive.",
+            description="Blurs what is out of focus, as a real lens does, layer by layer: blurred "
+            "foregrounds melt over what is behind them, subjects keep their edges, hair and fences survive.",
             search_aliases=[
                 "defocus",
                 "bokeh",
@@ -88,9 +98,17 @@ class DrBokehLensNode(io.ComfyNode):
                 "dof",
                 "lens blur",
                 "blur background",
+                "background blur",
+                "shallow depth of field",
+                "aperture",
+                "f-stop",
+                "tilt-shift",
+                "tilt",
+                "miniature",
                 "dr bokeh",
                 "occlusion",
             ],
+            essentials_category=ESSENTIALS,
             inputs=[
                 *scene_inputs(),
                 io.Mask.Input(

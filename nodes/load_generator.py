@@ -60,8 +60,8 @@ class LoadAIFGeneratorNode(io.ComfyNode):
             node_id="FineDefocusLoadAIFGenerator",
             display_name="Load AIF Generator",
             category="fine defocus/generate",
-            description="Loads a few-step SDXL from a diffusion model, a checkpoint or a LoRA, and says its "
-            "licence.",
+            description="Loads an SDXL that needs only a few steps, from a diffusion model, a checkpoint or "
+            "a LoRA, and says its licence.",
             search_aliases=["dmd2", "4 step", "distilled sdxl", "load checkpoint", "load diffusion model"],
             inputs=[
                 io.Combo.Input(

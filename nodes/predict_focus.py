@@ -45,7 +45,8 @@ class LoadFocusModelNode(io.ComfyNode):
             node_id="FineDefocusLoadFocusModel",
             display_name="Load Focus Model",
             category="fine defocus/focus",
-            description="Loads a focus-distance transformer: a file of our training, or RGBD_VST.pth.",
+            description="Loads a network that knows what a photographer would focus on: a file of our "
+            "training, or RGBD_VST.pth.",
             search_aliases=["saliency", "vst", "focus predictor", "autofocus"],
             inputs=[
                 io.Combo.Input(
@@ -84,7 +85,7 @@ class PredictFocusNode(io.ComfyNode):
             display_name="Predict Focus",
             category="fine defocus/focus",
             description="Focuses where a photographer would: on what stands out in picture and depth.",
-            search_aliases=["autofocus", "auto focus", "saliency", "subject", "focus distance"],
+            search_aliases=["autofocus", "auto focus", "auto-focus", "saliency", "subject", "focus distance"],
             inputs=[
                 io.Image.Input("image", tooltip="The sharp picture."),
                 io.MultiType.Input(
