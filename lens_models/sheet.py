@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,86 @@ def captions(
     own: labels that replace the automatic ones, in order; an empty one keeps the automatic label.
     Raises ValueError when there are N cameras or focus settings and not N pictures, or too many labels.
     """
+    _check_counts(count, camera, focus)
+    properties = [*_of_camera(camera, count), *_of_focus(focus, count)]
+    return _title(properties), _own_first(own, _changing(properties, count))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A batch as rows and columns. across: the label above each column; down: left of each row; may be empty.
+
+    own: labels under the pictures, one each.
+    """
+
+    title: str
+    across: list[str]
+    down: list[str]
+    own: list[str]
+
+
+def table(
+    count: int, camera: Camera | None = None, focus: Focus | None = None, own: Sequence[str] = ()
+) -> Table:
+    """Apertures across, everything else down: distances, and the picture's number where there are several.
+
+    The columns are the shortest period over which the cameras repeat, the pictures the shortest over which
+    the distances of the rows do. own: labels to write under the pictures.
+    Raises ValueError where the focus changes within a row, and as `captions` does.
+    """
+    _check_counts(count, camera, focus)
+    cameras, settings = _of_camera(camera, count), _of_focus(focus, count)
+    columns = _period(_rows_of(cameras, count))
+    rows = _rows_of(settings, count)
+    if any(rows[i] != rows[i - i % columns] for i in range(count)):
+        apertures, distances = len(set(_rows_of(cameras, count))), len(set(rows))
+        raise ValueError(
+            f"{apertures} apertures and {distances} distances change together in these {count} pictures, so "
+            "they make no rows and columns: set order to 'every combination' in Batch Sweep, or arrangement "
+            "to 'label under each'."
+        )
+    distances = _period(rows[::columns])
+    across, down = _changing(cameras, count)[:columns], _changing(settings, count)[::columns]
+    if distances < len(down):
+        numbers = [f"picture {row // distances + 1}" for row in range(len(down))]
+        down = _joined([numbers, down], len(down))
+    return Table(_title([*cameras, *settings]), across, down, _own_first(own, [""] * count))
+
+
+@dataclass(frozen=True)
+class _Property:
+    """One setting along the batch; the title writes `before` ahead of a text that is the same everywhere."""
+
+    values: list[float]
+    texts: list[str]
+    before: str = ""
+
+    @property
+    def changes(self) -> bool:
+        return len(set(self.texts)) > 1
+
+
+def _of_camera(camera: Camera | None, count: int) -> list[_Property]:
+    if camera is None:
+        return []
+    apertures, focal = (_values(field, count) for field in (camera.f_number, camera.focal_mm))
+    return [
+        _Property(apertures, [f_label(n) for n in apertures]),
+        _Property(focal, [f"{f:.3g} mm" for f in focal]),
+    ]
+
+
+def _of_focus(focus: Focus | None, count: int) -> list[_Property]:
+    if focus is None:
+        return []
+    distances, scales = (_values(field, count) for field in (focus.distance_m, focus.scale))
+    found = [_Property(distances, [metres_label(d) for d in distances], "focus ")]
+    if any(s != 1.0 for s in scales):
+        found.append(_Property(scales, [f"scale {s:.3g}" for s in scales]))
+    return found
+
+
+def _check_counts(count: int, camera: Camera | None, focus: Focus | None) -> None:
     cameras, settings = (0 if part is None else part.batch for part in (camera, focus))
     if max(cameras, settings) > count:
         what = f"{cameras} cameras" if cameras > count else f"{settings} focus settings"
@@ -71,26 +153,39 @@ def captions(
             "that used them."
         )
     broadcast_batch(pictures=count, cameras=max(cameras, 1), focus_settings=max(settings, 1))
-    if len(own) > count:
+
+
+def _title(properties: Sequence[_Property]) -> str:
+    return "   ".join(p.before + p.texts[0] for p in properties if not p.changes)
+
+
+def _changing(properties: Sequence[_Property], count: int) -> list[str]:
+    return _joined([p.texts for p in properties if p.changes], count)
+
+
+def _joined(columns: Sequence[Sequence[str]], count: int) -> list[str]:
+    """`count` texts, each what the columns say of it."""
+    return ["   ".join(filter(None, texts)) for texts in zip(*columns, strict=True)] or [""] * count
+
+
+def _rows_of(properties: Sequence[_Property], count: int) -> list[tuple[float, ...]]:
+    return list(zip(*(p.values for p in properties), strict=True)) or [()] * count
+
+
+def _own_first(own: Sequence[str], labels: list[str]) -> list[str]:
+    if len(own) > len(labels):
         raise ValueError(
-            f"There are {len(own)} lines of labels and {count} pictures: write at most one line per picture."
+            f"There are {len(own)} lines of labels and {len(labels)} pictures: write at most one line per "
+            "picture."
         )
-    # (texts, what the title writes before a text that is the same everywhere)
-    properties: list[tuple[list[str], str]] = []
-    if camera is not None:
-        properties.append(([f_label(n) for n in _values(camera.f_number, count)], ""))
-        properties.append(([f"{f:.3g} mm" for f in _values(camera.focal_mm, count)], ""))
-    if focus is not None:
-        properties.append(([metres_label(d) for d in _values(focus.distance_m, count)], "focus "))
-        scales = _values(focus.scale, count)
-        if any(s != 1.0 for s in scales):
-            properties.append(([f"scale {s:.3g}" for s in scales], ""))
-    changing = [texts for texts, _ in properties if len(set(texts)) > 1]
-    title = "   ".join(before + texts[0] for texts, before in properties if len(set(texts)) == 1)
-    labels = ["   ".join(texts) for texts in zip(*changing, strict=True)] if changing else [""] * count
-    for i, text in enumerate(own):
-        labels[i] = text.strip() or labels[i]
-    return title, labels
+    return [text.strip() or label for text, label in zip_longest(own, labels, fillvalue="")]
+
+
+def _period(values: Sequence[object]) -> int:
+    """The shortest length that divides the sequence into equal parts."""
+    count = len(values)
+    fitting = (p for p in range(1, count + 1) if count % p == 0)
+    return next(p for p in fitting if all(values[i] == values[i % p] for i in range(count)))
 
 
 def _values(field: float | Tensor, count: int) -> list[float]:
@@ -124,41 +219,59 @@ def contact_sheet(
     columns: int = 0,
     picture_width: int = 0,
     text_px: int = 0,
+    across: Sequence[str] = (),
+    down: Sequence[str] = (),
 ) -> Tensor:
     """Pictures in a grid with a label under each.
 
     images: `(B, H, W, C)` sRGB, C = 1, 3 or 4; transparent pictures stand before neutral grey.
     labels: B texts, may be empty. columns: 0 = automatic. picture_width: px, 0 = as large as they come.
     text_px: height of the text, 0 = automatic; text that does not fit is made smaller.
-    Returns `(1, H', W', 3)` sRGB 0..1. Raises ValueError when Pillow is missing or labels are not B.
+    across, down: a text above each column and left of each row, which then make the grid; may be empty.
+    Returns `(1, H', W', 3)` sRGB 0..1. Raises ValueError when Pillow is missing, labels are not B, or
+    columns and rows hold more or fewer than B.
     """
     count = images.shape[0]
     if len(labels) != count:
         raise ValueError(f"There are {len(labels)} labels for {count} pictures.")
-    pictures = _opaque(images)
-    if 0 < picture_width != pictures.shape[2]:
-        pictures = _scaled(pictures, picture_width)
-    height, width = pictures.shape[1:3]
-    columns, rows = grid(count, width, height, columns)
+    if (across or down) and len(across) * len(down) != count:
+        raise ValueError(f"{len(across)} columns and {len(down)} rows do not hold {count} pictures.")
+    height, width = _scaled_size(images, picture_width)
+    columns, rows = (len(across), len(down)) if across else grid(count, width, height, columns)
     gap = max(2, round(width * _GAP_PER_WIDTH))
     size = text_px or max(_SMALLEST_TEXT_PX, round(0.05 * min(width, 1.5 * height)))
     smallest = min(size, _SMALLEST_TEXT_PX)
-    cell = max([width, *(_text_width(text, smallest) for text in labels if text)])
-    sheet_width = max(columns * (cell + gap) + gap, _text_width(title, smallest) + 2 * gap if title else 0)
+    cell = max(width, _widest([*labels, *across], smallest))
+    # as wide as the text would like, but no wider than a picture unless it must
+    beside = max(min(_widest(down, size), width), _widest(down, smallest)) + gap if any(down) else 0
+    line = max(height, round(1.7 * size)) if any(down) else height
+    table_width = beside + columns * (cell + gap) + gap
+    sheet_width = max(table_width, _text_width(title, smallest) + 2 * gap if title else 0)
     strip = round(1.7 * size) if any(labels) else 0
+    above = round(1.7 * size) if any(across) else 0
     head = round(2.0 * size) if title else 0
-    sheet = torch.full((head + gap + rows * (height + strip + gap), sheet_width, 3), _PAPER)
+    sheet = torch.full((head + above + gap + rows * (line + strip + gap), sheet_width, 3), _PAPER)
     if title:
         _write(sheet[:head], title, size, gap)
-    left = (sheet_width - columns * (cell + gap) - gap) // 2
+    left = (sheet_width - table_width) // 2 + gap
+    for row, text in enumerate(down):
+        top = head + above + gap + row * (line + strip + gap)
+        if text:
+            _write(sheet[top : top + line, left : left + beside - gap], text, size, 0)
+    for column, text in enumerate(across):
+        x = left + beside + column * (cell + gap)
+        if text:
+            _write(sheet[head : head + above + gap, x : x + cell], text, size, 0)
     for i in range(count):
         row, column = divmod(i, columns)
-        top = head + gap + row * (height + strip + gap)
-        x = left + gap + column * (cell + gap)
-        inset = (cell - width) // 2
-        sheet[top : top + height, x + inset : x + inset + width] = pictures[i]
+        top = head + above + gap + row * (line + strip + gap)
+        x = left + beside + column * (cell + gap)
+        # one at a time: many pictures at full size may go onto a small sheet
+        picture = _scaled(_opaque(images[i : i + 1]), height, width)[0]
+        y, inset = top + (line - height) // 2, (cell - width) // 2
+        sheet[y : y + height, x + inset : x + inset + width] = picture
         if labels[i]:
-            _write(sheet[top + height : top + height + strip, x : x + cell], labels[i], size, 0)
+            _write(sheet[top + line : top + line + strip, x : x + cell], labels[i], size, 0)
     return sheet[None]
 
 
@@ -189,11 +302,21 @@ def _opaque(images: Tensor) -> Tensor:
     return images[..., :3].expand(*images.shape[:-1], 3)
 
 
-def _scaled(pictures: Tensor, width: int) -> Tensor:
-    height = max(1, round(pictures.shape[1] * width / pictures.shape[2]))
+def _scaled_size(images: Tensor, width: int) -> tuple[int, int]:
+    height, own = images.shape[1:3]
+    return (max(1, round(height * width / own)), width) if width > 0 else (height, own)
+
+
+def _scaled(pictures: Tensor, height: int, width: int) -> Tensor:
+    if (height, width) == tuple(pictures.shape[1:3]):
+        return pictures
     planes = pictures.movedim(-1, 1)
     scaled = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return scaled.clamp(0.0, 1.0).movedim(1, -1)
+
+
+def _widest(texts: Sequence[str], size: int) -> int:
+    return max((_text_width(text, size) for text in texts if text), default=0)
 
 
 def _font(size: int):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lens_models import Camera, Focus
-from lens_models.sheet import captioned, captions, contact_sheet, grid, metres_label
+from lens_models.batch import EVERY, planned, taken
+from lens_models.sheet import captioned, captions, contact_sheet, grid, metres_label, table
 
 SWEEP = Camera(torch.tensor([1.8, 2.8, 22.0]), 50.0)
 
@@ -125,3 +126,115 @@ def test_a_caption_stands_on_the_lower_edge():
     assert out[0, 90:].min() < 0.35
     assert out[0, 85:].max() > 0.85  # ink
     assert torch.equal(images, torch.full_like(images, 0.8))
+
+
+# ------------------------------------------------------------------------------- rows and columns
+
+
+def product(pictures, f_numbers, distances):
+    """Number of items, camera and focus of every combination."""
+    plan = planned(EVERY, pictures, len(distances), len(f_numbers))
+    camera, focus = Camera(torch.tensor(f_numbers), 50.0), Focus(torch.tensor(distances))
+    return plan.count, taken(camera, plan.aperture), taken(focus, plan.distance)
+
+
+def test_apertures_go_across_and_distances_down():
+    found = table(*product(1, [1.8, 4.0], [1.0, 2.5, torch.inf]))
+    assert (found.title, found.across, found.down) == ("50 mm", ["f/1.8", "f/4"], ["1 m", "2.5 m", "∞"])
+    assert found.own == [""] * 6
+
+
+def test_several_pictures_are_numbered_down_the_rows():
+    found = table(*product(2, [1.8, 4.0], [1.0, 2.5]))
+    assert found.across == ["f/1.8", "f/4"]
+    assert found.down == [
+        "picture 1   1 m",
+        "picture 1   2.5 m",
+        "picture 2   1 m",
+        "picture 2   2.5 m",
+    ]
+    found = table(*product(3, [1.8, 4.0], [2.0]))
+    assert found.title == "50 mm   focus 2 m"
+    assert found.down == ["picture 1", "picture 2", "picture 3"]
+
+
+def test_one_row_one_column_and_nothing_known():
+    found = table(3, SWEEP, Focus(2.0))
+    assert (found.title, found.across, found.down) == ("50 mm   focus 2 m", ["f/1.8", "f/2.8", "f/22"], [""])
+    found = table(2, Camera(2.8, 85.0), Focus(torch.tensor([0.5, 3.0])))
+    assert (found.title, found.across, found.down) == ("f/2.8   85 mm", [""], ["50 cm", "3 m"])
+    found = table(2)
+    assert (found.title, found.across, found.down) == ("", [""], ["picture 1", "picture 2"])
+
+
+def test_distances_that_read_alike_are_rows_of_one_picture():
+    found = table(*product(1, [1.8, 4.0], [2.001, 2.002]))
+    assert found.down == ["", ""]
+    assert "focus 2 m" in found.title
+
+
+def test_own_labels_stay_under_the_pictures():
+    found = table(*product(1, [1.8, 4.0], [1.0, 2.5]), own=["mine", "", "third"])
+    assert found.own == ["mine", "", "third", ""]
+    assert found.down == ["1 m", "2.5 m"]
+    with pytest.raises(ValueError, match="3 lines of labels and 2 pictures"):
+        table(2, own=["a", "b", "c"])
+
+
+def test_what_is_no_table_is_told_with_both_numbers():
+    with pytest.raises(ValueError, match="3 apertures and 2 distances change together in these 3 pictures"):
+        table(3, SWEEP, Focus(torch.tensor([1.0, 2.0, 2.0])))
+    slow = Camera(torch.tensor([1.8, 1.8, 4.0, 4.0]), 50.0)
+    with pytest.raises(ValueError, match=r"2 apertures and 2 distances .* 4 pictures.*'every combination'"):
+        table(4, slow, Focus(torch.tensor([1.0, 2.0, 1.0, 2.0])))
+    with pytest.raises(ValueError, match="6 pictures do not go with 3 cameras"):
+        table(6, SWEEP)
+
+
+def places(sheet, values):
+    """Top left corner of each picture of one grey on a sheet, and how many pixels are its."""
+    found = [(sheet[0] == torch.tensor(v)).all(-1).nonzero() for v in values]
+    return [(*f.min(0).values.tolist(), len(f)) for f in found]
+
+
+def test_a_table_has_its_texts_above_and_left():
+    values = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    images = torch.stack([torch.full((60, 90, 3), v) for v in values])
+    sheet = contact_sheet(
+        images, [""] * 6, title="50 mm", across=["f/1.8", "f/4", "f/8"], down=["1 m", "2 m"]
+    )
+    found = places(sheet, values)
+    assert [area for *_, area in found] == [60 * 90] * 6
+    tops, lefts = [y for y, *_ in found], [x for _, x, _ in found]
+    assert tops[:3] == tops[:1] * 3
+    assert tops[3:] == tops[3:4] * 3
+    assert tops[3] == tops[0] + 60 + 2  # no strip under pictures without labels of their own
+    assert lefts[:3] == lefts[3:] == [lefts[0], lefts[0] + 92, lefts[0] + 184]
+    ink = sheet[0].amax(-1) > 0.75
+    for top in (tops[0], tops[3]):
+        assert ink[top : top + 60, : lefts[0]].any()
+    for left in lefts[:3]:
+        assert ink[tops[0] - 17 : tops[0], left : left + 90].any()
+    # what belongs to a row or a column is in its middle, within 2 px
+    rows = ink[tops[3] : tops[3] + 60, : lefts[0]].any(1).nonzero()
+    assert abs(rows.double().mean().item() - 30) <= 2
+    columns = ink[tops[0] - 17 : tops[0], lefts[1] : lefts[1] + 90].any(0).nonzero().double()
+    assert abs((columns.min() + columns.max()).item() / 2 - 45) <= 2
+
+
+def test_a_table_of_tiny_pictures_is_readable():
+    sheet = contact_sheet(torch.ones(4, 2, 3, 3), [""] * 4, across=["f/1.8", "f/22"], down=["1.25 m", "∞"])
+    assert sheet.shape[1] > 3 * 17  # a line of 10 px text is 17 high
+    assert sheet.shape[2] > 2 * 25
+    assert 0 <= sheet.min() <= sheet.max() <= 1
+
+
+def test_a_table_without_texts_is_a_grid():
+    images = torch.rand(4, 10, 20, 3)
+    bare = contact_sheet(images, [""] * 4, across=["", ""], down=["", ""])
+    assert torch.equal(bare, contact_sheet(images, [""] * 4, columns=2))
+
+
+def test_rows_and_columns_hold_every_picture():
+    with pytest.raises(ValueError, match="2 columns and 2 rows do not hold 5 pictures"):
+        contact_sheet(torch.rand(5, 4, 4, 3), [""] * 5, across=["", ""], down=["", ""])
