@@ -1,5 +1,6 @@
 """The nodes: one file per step of the graph. They hold no maths; that is in `lens_models`."""
 
+from .batch import BatchSweepNode
 from .camera import ApertureSweepNode, CameraNode
 from .camera_conditioning import CameraConditioningNode
 from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
@@ -7,7 +8,7 @@ from .depth_model import LoadDepthModelNode
 from .depth_preview import DepthPreviewNode
 from .estimate import EstimateDepthNode
 from .evaluate import BlurMonotonicityNode, ContentConsistencyNode, LPIPSNode
-from .focus import FocusDistanceNode, FocusFromMaskNode, RackFocusNode
+from .focus import FocusDistanceNode, FocusFromMaskNode, FocusSweepNode, RackFocusNode
 from .focus_point import FocusPointNode
 from .generate import AIFSamplerNode
 from .lens import DrBokehLensNode, TAFLensNode
@@ -21,6 +22,7 @@ NODES = (
     CameraNode,
     CameraFromPhotoNode,
     ApertureSweepNode,
+    BatchSweepNode,
     LoadAIFGeneratorNode,
     AIFSamplerNode,
     CameraConditioningNode,
@@ -35,6 +37,7 @@ NODES = (
     PredictFocusNode,
     FocusFromMaskNode,
     RackFocusNode,
+    FocusSweepNode,
     FocusPointNode,
     ApertureShapeNode,
     TAFLensNode,

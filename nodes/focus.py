@@ -8,11 +8,13 @@ from comfy_api.latest import io
 from ..lens_models import Focus
 from ..lens_models.focus.distance import MASK_WAYS, focus_from_mask
 from ..lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
+from ..lens_models.focus.sweep import focus_steps_m, parse_distances_m
 from ..lens_models.sheet import distances_label, metres_label
 from .say import say
 from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
 
 LETTERS = "ABCD"
+STEPS, LIST = "from near to far", "list"
 
 
 class FocusDistanceNode(io.ComfyNode):
@@ -191,3 +193,80 @@ class RackFocusNode(io.ComfyNode):
         )
         focus = Focus(distance, scale) if frames > 1 else Focus(distance.item(), scale)
         return io.NodeOutput(focus, frames, ui=say(cls, f"{frames} frames   {places}", keys.warnings))
+
+
+class FocusSweepNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusFocusSweep",
+            display_name="Focus Sweep",
+            category="fine defocus/focus",
+            description="Makes a series of focus distances; a lens renders them all in one run.",
+            search_aliases=[
+                "focus stack",
+                "focus stacking",
+                "focus bracketing",
+                "focus series",
+                "distance list",
+                "focus breathing",
+                "batch",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "sweep",
+                    options=[STEPS, LIST],
+                    default=STEPS,
+                    tooltip="'from near to far': equal steps of blur. 'list': the distances in distances_m.",
+                ),
+                io.Float.Input(
+                    "near_m",
+                    default=1.0,
+                    min=0.01,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="First distance of 'from near to far' in metres. Beyond far_m it sweeps inwards.",
+                ),
+                io.Float.Input(
+                    "far_m",
+                    default=4.0,
+                    min=0.01,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    tooltip="Last distance of 'from near to far' in metres.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=5,
+                    min=1,
+                    max=1000,
+                    tooltip="How many distances 'from near to far' has. They are even in 1/distance, in "
+                    "which blur is linear, so they are closer together near the camera.",
+                ),
+                io.String.Input(
+                    "distances_m",
+                    default="1, 1.5, 3, inf",
+                    tooltip="Distances in metres for 'list', between commas, semicolons, spaces or line "
+                    "ends: 1, 1.5, 80 cm, inf",
+                ),
+            ],
+            outputs=[
+                FOCUS.Output(
+                    "focus", display_name="focus", tooltip="One focus per distance, in order, for a lens."
+                ),
+                io.Int.Output("count", display_name="count", tooltip="How many distances there are."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, sweep, near_m, far_m, count, distances_m) -> io.NodeOutput:
+        if sweep == LIST:
+            metres = torch.tensor(parse_distances_m(distances_m), dtype=torch.float64)
+        else:
+            metres = focus_steps_m(near_m, far_m, count)
+        shown = f"{len(metres)} × " + "  ".join(metres_label(d) for d in metres.tolist())
+        focus = Focus(metres) if len(metres) > 1 else Focus(metres.item())
+        return io.NodeOutput(focus, len(metres), ui=say(cls, shown))

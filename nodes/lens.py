@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.model_management as mm
 import torch
 import torch.nn.functional as F
@@ -71,11 +73,7 @@ class TAFLensNode(io.ComfyNode):
         swing=0.0,
     ) -> io.NodeOutput:
         focus = as_focus(focus).leaning(tilt, swing)
-        opening = as_shape(shape)
-
-        def lens(*scene, sweep, **settings) -> Tensor:
-            return taf_lens(*scene, shape=opening, **settings)
-
+        lens = partial(taf_lens, shape=as_shape(shape))
         film, summary, warnings = photograph(
             lens, image, depth, focus, camera, max_radius_px, depth_resampling, highlight_recovery
         )
@@ -205,7 +203,7 @@ class DrBokehLensNode(io.ComfyNode):
 
 
 class _LayeredLens:
-    """Dr.Bokeh Lens over the pictures of one run: the layers of a scene serve all its cameras."""
+    """Dr.Bokeh Lens over the pictures of a batch: the layers of a scene serve all its cameras in a row."""
 
     def __init__(self, shape: ApertureShape | None, max_layers: int, rays: int) -> None:
         self.shape, self.max_layers, self.rays = shape, max_layers, rays
@@ -220,7 +218,8 @@ class _LayeredLens:
         focus: Focus,
         camera: Camera,
         *,
-        sweep: Camera | None,
+        sweep: Camera,
+        new_scene: bool,
         max_radius_px: float,
         on_progress: Progress,
         memory_bytes: int,
@@ -228,13 +227,14 @@ class _LayeredLens:
         background: Tensor | None = None,
     ) -> Tensor:
         splitting = 0.0
-        if sweep is None or not self.layers or self.layers[0].radiance.device != radiance.device:
+        if new_scene:
             splitting = SPLITTING
+            self.layers = []  # those before are not needed while these are found
             self.layers = scene_layers(
                 radiance,
                 depth_m,
                 focus,
-                camera if sweep is None else sweep,
+                sweep,
                 subject=subject,
                 background=background,
                 max_layers=self.max_layers,

@@ -10,11 +10,13 @@ from ..lens_models import coc_px
 from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
 from ..lens_models.exposure import item
 from ..lens_models.overlay import acceptable_coc_px, focus_overlay
-from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label
+from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label, table
 from .photograph import tilt_inputs
 from .pictures import picture_size
 from .say import say
 from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
+
+UNDER, TABLE = "label under each", "rows and columns"
 
 
 class ContactSheetNode(io.ComfyNode):
@@ -33,11 +35,17 @@ class ContactSheetNode(io.ComfyNode):
                 "aperture series",
                 "montage",
                 "xy plot",
+                "xy grid",
+                "rows and columns",
             ],
             inputs=[
                 io.Image.Input("images", tooltip="The pictures, such as a sweep out of a lens."),
                 io.Int.Input(
-                    "columns", default=0, min=0, max=64, tooltip="Pictures per row; 0 chooses a wide sheet."
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Pictures per row; 0 chooses a wide sheet. Not used for 'rows and columns'.",
                 ),
                 io.Int.Input(
                     "picture_width",
@@ -71,6 +79,15 @@ class ContactSheetNode(io.ComfyNode):
                     optional=True,
                     tooltip="The focus the pictures were made with, as FOCUS or metres: labels the distance.",
                 ),
+                io.Combo.Input(
+                    "arrangement",
+                    options=[UNDER, TABLE],
+                    default=UNDER,
+                    optional=True,
+                    tooltip="'rows and columns': apertures across, labelled above; distances and pictures "
+                    "down, labelled on the left. For 'every combination' of Batch Sweep, with its camera "
+                    "and focus connected.",
+                ),
             ],
             outputs=[
                 io.Image.Output("sheet", display_name="sheet", tooltip="One picture with everything on it.")
@@ -79,17 +96,30 @@ class ContactSheetNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images, columns, picture_width, text_size, labels, camera=None, focus=None
+        cls,
+        images,
+        columns,
+        picture_width,
+        text_size,
+        labels,
+        camera=None,
+        focus=None,
+        arrangement=UNDER,
     ) -> io.NodeOutput:
-        title, texts = captions(
+        made = (
             images.shape[0],
             None if camera is None else as_camera(camera),
             None if focus is None else as_focus(focus),
             labels.rstrip().split("\n") if labels.strip() else (),
         )
-        sheet = contact_sheet(
-            images, texts, title=title, columns=columns, picture_width=picture_width, text_px=text_size
-        )
+        layout = {"picture_width": picture_width, "text_px": text_size}
+        if arrangement == TABLE:
+            found = table(*made)
+            layout |= {"title": found.title, "across": found.across, "down": found.down}
+            sheet = contact_sheet(images, found.own, **layout)
+        else:
+            title, texts = captions(*made)
+            sheet = contact_sheet(images, texts, title=title, columns=columns, **layout)
         return io.NodeOutput(sheet.to(comfy.model_management.intermediate_device()))
 
 

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lens_models import Camera, Focus, coc_px
+from ..lens_models.batch import run_stop
 from ..lens_models.camera import STEEPEST_DEG, broadcast_batch, capped_share, macro_limit_m, macro_limited
 from ..lens_models.depth import DepthMap
 from ..lens_models.highlights import compress_highlights, expand_highlights
@@ -159,8 +160,11 @@ def photograph(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], str, list[str]]:
     """Picture, CoC and overlay of every combination asked for, a summary of the run, and warnings.
 
-    lens: a lens of the core that is also told `sweep`: all cameras where one scene serves them, else None.
-    one_by_one: give the lens one picture at a time. planes_held: float32 planes of a picture it may hold.
+    lens: a lens of the core.
+    one_by_one: give the lens one picture at a time, and tell it `sweep`, the cameras of all the pictures in
+        a row that show the same scene at the same focus, and `new_scene`, whether this is the first of them
+        (or the first on another device), so that what it finds once serves them all.
+    planes_held: float32 planes of a picture the lens may hold.
     extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
     """
     height, width = picture_size(image)
@@ -185,6 +189,7 @@ def photograph(
         mm.free_memory(at_once * height * width * 4 * planes_held, device)
     film = _film(count, height, width, 4 if image.shape[-1] == 4 else 3)
     capped = widest = 0.0
+    run_end = 0
     for start in range(0, count, at_once):
         stop = min(start + at_once, count)
 
@@ -199,23 +204,23 @@ def photograph(
             focus.part(start, stop),
             camera.part(start, stop),
         )
-        chosen = partial(
-            lens,
-            sweep=camera if scenes == 1 else None,
-            max_radius_px=max_radius_px,
-            on_progress=advance,
-        )
+        chosen = partial(lens, max_radius_px=max_radius_px, on_progress=advance)
+        if one_by_one:
+            if new_scene := start == run_end:
+                run_end = run_stop(start, count, focus, depth.metres, image, *extras.values())
+                sweep = camera.part(start, run_end)
+            chosen = partial(chosen, sweep=sweep, new_scene=new_scene)
         these = {name: _part(extra, start, stop) for name, extra in extras.items()}
-        expose = partial(_expose, chosen, *scene, these, highlight_recovery)
+        expose = partial(_expose, *scene, these, highlight_recovery)
         try:
-            shown = expose(device)
+            shown = expose(chosen, device)
         except Exception as error:
             if device.type == "cpu" or not (mm.is_oom(error) or is_out_of_memory(error)):
                 raise
             warnings.append("The GPU ran out of memory, so this was rendered on the CPU.")
             mm.soft_empty_cache()
             device = torch.device("cpu")
-            shown = expose(device)
+            shown = expose(partial(chosen, new_scene=True) if one_by_one else chosen, device)
         for whole, part in zip(film, shown, strict=True):
             whole[start:stop] = part
         coc = shown[1][..., 0]
@@ -230,13 +235,13 @@ def photograph(
 
 
 def _expose(
-    lens: Callable[..., Tensor],
     image: Tensor,
     depth: DepthMap,
     focus: Focus,
     camera: Camera,
     extras: dict[str, Tensor],
     highlight_recovery: float,
+    lens: Callable[..., Tensor],
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Picture, CoC and overlay of a few pictures, `(B, H, W, C)` each, on `device`."""
