@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .exposure import Progress
+from .memory import bands_of
+
 #: Neighbours whose blur radii differ by this many px are an edge of something; smaller steps are a surface.
 EDGE_PX = 1.0
 _BIN_PX = 0.25
+#: Rows whose pairs of neighbours are listed together.
+_BAND_ROWS = 256
 _LARGEST_STEP_PX = 8.0
 #: Cost of cutting one smooth pair of neighbours, per px of blur at the cut; and the least a cut must gain.
 _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
@@ -16,14 +21,14 @@ _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
 
 def dilated(mask: Tensor, side: int = 3) -> Tensor:
     """Bool `(H, W)` mask grown by a square of odd `side`."""
-    return highest(mask.float(), side) > 0.5
+    return highest(mask.byte(), side, 0).bool()
 
 
-def highest(plane: Tensor, side: int) -> Tensor:
-    """The largest value `(H, W)` in a square of odd `side` around each pixel."""
+def highest(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
+    """The largest value `(H, W)` in a square of odd `side` about each pixel; past its border `beyond`."""
     reach = side // 2
     for axis, edges in ((1, (reach, reach)), (0, (0, 0, reach, reach))):
-        plane, seen = F.pad(plane, edges, value=-torch.inf), 1
+        plane, seen = F.pad(plane, edges, value=beyond), 1
         # windows twice as long out of two, then one that overlaps: faster than pooling
         while seen < side:
             more = min(seen, side - seen)
@@ -67,38 +72,47 @@ def grown(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor
     return mask
 
 
-def find_cuts(nearness: Tensor, max_layers: int) -> list[float]:
+def find_cuts(nearness: Tensor, max_layers: int, on_progress: Progress | None = None) -> list[float]:
     """Cuts through `nearness`, nearest first, at most `max_layers - 1`.
 
     nearness: `(H, W)` signed blur radius in px with its sign turned: 0 on the focal plane, > 0 in front.
     A cut gains by the steps between neighbours that it separates and costs by the smooth pairs it tears
     apart, weighted by the blur there: where a surface is sharp, a seam does not show. So a slanted plane
     stays whole, and a figure that stands on the ground is cut off along its own depth. Greedy, best first.
+    on_progress: called with (done, total); may raise to interrupt.
     """
     low, high = nearness.min(), nearness.max()
     bins = max(2, int((high - low) / _BIN_PX) + 2)
-    one = torch.cat([nearness[:, 1:].flatten(), nearness[1:].flatten()])
-    other = torch.cat([nearness[:, :-1].flatten(), nearness[:-1].flatten()])
-    near, far = torch.maximum(one, other), torch.minimum(one, other)
-    step = near - far
-    first = (
-        ((far - low) / _BIN_PX).long().clamp(0, bins - 1)
-    )  # a cut at bin b parts a pair if first <= b < last
-    last = ((near - low) / _BIN_PX).long().clamp(0, bins - 1)
 
-    def along_bins(chosen: Tensor, weight: Tensor) -> Tensor:
+    def along_bins(first: Tensor, last: Tensor, weight: Tensor) -> Tensor:
+        """What a cut at each bin gets of the pairs that it parts: those with first <= bin < last."""
         change = torch.zeros(bins + 1, dtype=torch.float64, device=nearness.device)
-        change.index_add_(0, first[chosen], weight[chosen].double())
-        change.index_add_(0, last[chosen], -weight[chosen].double())
+        change.index_add_(0, first, weight.double())
+        change.index_add_(0, last, -weight.double())
         return change.cumsum(0)[:bins]
 
+    torn = torch.zeros(bins, dtype=torch.float64, device=nearness.device)
+    edges_of_bands = []
+    for band, *_ in bands_of(len(nearness), _BAND_ROWS):
+        here, part = nearness[band], nearness[band.start : band.stop + 1]  # and the row below
+        one = torch.cat([here[:, 1:].flatten(), part[1:].flatten()])
+        other = torch.cat([here[:, :-1].flatten(), part[:-1].flatten()])
+        near, far = torch.maximum(one, other), torch.minimum(one, other)
+        step = near - far
+        first, last = (((side - low) / _BIN_PX).long().clamp_(0, bins - 1) for side in (far, near))
+        edge = step >= EDGE_PX
+        smooth = ~edge & (first < last)  # within a bin no cut parts them
+        torn += along_bins(first[smooth], last[smooth], torch.ones_like(step[smooth]))
+        edges_of_bands.append((first[edge], last[edge], step[edge].clamp_max(_LARGEST_STEP_PX)))
+        if on_progress is not None:
+            on_progress(band.stop, len(nearness))
+    first, last, weight = (torch.cat(parts) for parts in zip(*edges_of_bands, strict=True))
+
     place = low.double() + (torch.arange(bins, device=nearness.device) + 1) * _BIN_PX
-    open_edges = step >= EDGE_PX
-    cost = _SEAM_COST * along_bins(~open_edges, torch.ones_like(step)) * place.abs()
-    weight = step.clamp_max(_LARGEST_STEP_PX)
+    cost = _SEAM_COST * torn * place.abs()
     cuts: list[float] = []
     while len(cuts) < max_layers - 1:
-        gain = along_bins(open_edges, weight) - cost
+        gain = along_bins(first, last, weight) - cost
         best = int(gain.argmax())
         if gain[best] < _LEAST_GAIN * nearness.numel():
             break
@@ -111,13 +125,14 @@ def find_cuts(nearness: Tensor, max_layers: int) -> list[float]:
             end += 1
         middle = (begin + end) // 2
         cuts.append(float(place[middle]))
-        open_edges = open_edges & ~((first <= middle) & (last > middle))
+        left = ~((first <= middle) & (last > middle))
+        first, last, weight = first[left], last[left], weight[left]
     return sorted(cuts, reverse=True)
 
 
 def labelled(nearness: Tensor, cuts: list[float]) -> Tensor:
-    """Layer number of each pixel `(H, W)` int64, 0 = nearest, for cuts sorted nearest first."""
-    label = torch.zeros_like(nearness, dtype=torch.long)
+    """Layer number of each pixel `(H, W)` int16, 0 = nearest, for cuts sorted nearest first."""
+    label = torch.zeros_like(nearness, dtype=torch.int16)
     for number, cut in enumerate(cuts, start=1):
         label[nearness < cut] = number
     return label

@@ -15,6 +15,8 @@ from .subject import along_the_mask
 
 #: Share of the work of a picture that goes into its layers, for the progress.
 SPLITTING = 0.7
+#: Share of that which goes into sharpening the depth.
+SHARPENING = 0.1
 
 
 def dr_bokeh_lens(
@@ -125,7 +127,8 @@ def scene_layers(
     hard = inverse
     if subject is not None:
         hard = along_the_mask(hard, subject[0].detach().to(hard), px_per_inverse_m)
-    hard = sharpened(radiance[0, :3], hard, px_per_inverse_m)
+    sharpening = progress_within(on_progress, 0.0, SHARPENING)
+    hard = sharpened(radiance[0, :3], hard, px_per_inverse_m, sharpening)
     # the edge moves, the gradient stays with the depth that was given
     depth_m = torch.where(hard == inverse, depth_m, 1.0 / hard)
     return split_layers(
@@ -136,7 +139,7 @@ def scene_layers(
         subject=subject,
         background=background,
         max_layers=max_layers,
-        on_progress=on_progress,
+        on_progress=progress_within(on_progress, SHARPENING, 1.0),
     )
 
 

@@ -22,7 +22,7 @@ from .exposure import Progress, item, largest_radius_px, progress_within
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
-from .memory import in_bands
+from .memory import bands_of, in_bands
 from .shape import ApertureShape
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
@@ -35,6 +35,8 @@ _SNAP = 0.05
 _PURE_NEAR, _PURE_FAR = 0.9, 0.8
 #: Numbers per pixel that the blur of a layer is taken to hold while it works, for the bands.
 _HELD_PER_PIXEL = 36
+#: Shares of the work done when the cuts are found, the mattes, and the colours.
+_CUTTING, _MATTING, _FILLING = 0.05, 0.65, 0.95
 #: The stack must give the picture back to this, sRGB 0..1.
 _RECOMPOSED = 0.5 / 255
 
@@ -109,24 +111,27 @@ class _Split:
         self.radiance, self.depth_m = radiance, usable_depth(depth_m)
         self.on_progress = on_progress
         with torch.no_grad():
-            coc = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0]
-            self.nearness = -coc / 2.0
-            self.label = labelled(self.nearness, find_cuts(self.nearness, max_layers))
+            self.nearness = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0].div_(-2.0)
+            cuts = find_cuts(self.nearness, max_layers, progress_within(on_progress, 0.0, _CUTTING))
+            self.label = labelled(self.nearness, cuts)
             self.given = None if subject is None else self._set_apart(subject)
             self.count = int(self.label.max()) + 1
             self.edge = edges(self.nearness)
-            self.encoded = linear_to_srgb(radiance[0, :3].clamp(0.0, 1.0))
+            encoded = torch.empty_like(radiance[0, :3])
+            for band, *_ in bands_of(len(self.nearness)):
+                encoded[:, band] = linear_to_srgb(radiance[0, :3, band].clamp(0.0, 1.0))
+                if on_progress is not None:
+                    self._part(_CUTTING, _MATTING, 0)(0, 1)
             self.mattes, self.bands = [], []
             for layer in range(self.count):
-                matte, band = self._matte(layer)
+                matte, band = self._matte(layer, encoded)
                 self.mattes.append(matte)
                 self.bands.append(band)
-                self._report(layer + 1)
 
-    def _report(self, done: int) -> None:
-        """A layer is worked on twice: its matte, its colours."""
-        if self.on_progress is not None:
-            self.on_progress(done, 2 * self.count)
+    def _part(self, start: float, stop: float, layer: float, share: float = 1.0) -> Progress | None:
+        """Progress of a share of a layer, of the work on all layers between `start` and `stop`."""
+        each = (stop - start) / self.count
+        return progress_within(self.on_progress, start + layer * each, start + (layer + share) * each)
 
     def _set_apart(self, subject: Tensor) -> int | None:
         """Give the subject a layer of its own; its number, None if the mask is empty."""
@@ -141,8 +146,11 @@ class _Split:
         self.label = torch.where(own, torch.full_like(self.label, number), self.label)
         return number
 
-    def _matte(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Coverage among what is not nearer, and where that is not just 0 or 1."""
+    def _matte(self, layer: int, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Coverage among what is not nearer, and where that is not just 0 or 1.
+
+        encoded: the picture `(3, H, W)` in sRGB 0..1.
+        """
         own, nearer = self.label == layer, self.label < layer
         hard = own.to(self.nearness)
         if layer == self.count - 1:
@@ -155,90 +163,106 @@ class _Split:
         if not band.any():
             return hard, band
         trust = torch.where(band, torch.where(own, _TRUST_NEAR, _TRUST_FAR), 1.0)
-        matte = closed_form_matte(self.encoded, hard[None], trust[None])[0]
-        matte = ((matte - _SNAP) / (1.0 - 2.0 * _SNAP)).clamp(0.0, 1.0)
+        matte = closed_form_matte(encoded, hard, trust, on_progress=self._part(_CUTTING, _MATTING, layer))
+        matte = matte.sub_(_SNAP).div_(1.0 - 2.0 * _SNAP).clamp_(0.0, 1.0)
         return torch.where(band, matte, hard), band
 
     def layers(self, background: Tensor | Background | None) -> list[Layer]:
         """Colours, distances and full coverage of every layer, un-mixed."""
-        fill = background if callable(background) else push_pull
-        in_band = torch.stack(self.bands).any(0)
+        in_band = torch.zeros_like(self.edge)
+        for band in self.bands:
+            in_band |= band
         through = torch.ones_like(self.nearness)
-        inverse = inverse_depth(self.depth_m)[None, None]
+        values = torch.cat([self.radiance, inverse_depth(self.depth_m)[None, None]], dim=1)
         radiance, alpha, depth = [], [], []
         for layer in range(self.count):
             own, nearer = self.label == layer, self.label < layer
             share = through * self.mattes[layer]
-            through = through * (1.0 - self.mattes[layer])
+            through = through.mul_(1.0 - self.mattes[layer])
             pure = _PURE_NEAR if layer == 0 and self.count > 1 else _PURE_FAR
-            weight = torch.where(
-                in_band, ((share - pure) / (1.0 - pure)).clamp(0.0, 1.0) * own, own.to(share)
-            )
-            if (weight > 0.5).sum() < 20:
-                weight = own.to(share)
+            share = torch.where(in_band, ((share - pure) / (1.0 - pure)).clamp_(0.0, 1.0), 1.0).mul_(own)
+            if (share > 0.5).sum() < 20:
+                share = own.to(share)
             # a surface that was cut goes on under the nearer layer as the picture itself
             reach = int(self.nearness[own].abs().max().ceil()) + 2 if own.any() else 2
-            seam = grown(own & (weight > 0.5), self.nearness, nearer & ~self.edge & ~in_band, reach) & ~own
-            weight = torch.where(seam, 1.0, weight)[None, None]
-            values = torch.cat([self.radiance, inverse], dim=1)
+            seam = grown(own & (share > 0.5), self.nearness, nearer & ~self.edge & ~in_band, reach) & ~own
+            share[seam] = 1.0
             behind = layer == self.count - 1
-            filled = fill(values, weight) if behind else push_pull(values, weight)
+            fill = background if behind and callable(background) else self._push_pull(layer, 0.7)
+            filled = fill(values, share[None, None])
             known = own | seam
-            colour = torch.where(known & ~in_band, self.radiance, filled[:, :-1])
-            if behind and isinstance(background, Tensor):
-                colour = torch.where(known & ~in_band, self.radiance, background.to(self.radiance))
-            radiance.append(colour)
             # not by way of 1/d where the depth is known: the gradient of sky would be 0 · inf
             hidden = 1.0 / filled[:, -1].clamp_min(1e-9)
             depth.append(torch.where(known, self.depth_m, hidden))
+            plate = behind and isinstance(background, Tensor)
+            colour = background.to(self.radiance) if plate else filled[:, :-1]
+            radiance.append(torch.where(known & ~in_band, self.radiance, colour))
             alpha.append(self._coverage(layer, own, nearer, seam))
-            self._report(self.count + layer + 1)
+            # by now it is in `alpha`: a large picture has no room for both
+            self.mattes[layer] = filled = colour = hidden = None
         self._recompose(radiance, alpha)
         return [Layer(r, a[None, None], d) for r, a, d in zip(radiance, alpha, depth, strict=True)]
+
+    def _push_pull(self, layer: float, share: float) -> Background:
+        return partial(push_pull, on_progress=self._part(_MATTING, _FILLING, layer, share))
 
     def _coverage(self, layer: int, own: Tensor, nearer: Tensor, seam: Tensor) -> Tensor:
         """Coverage also where nearer layers hide it: continued from the rim, steepened to an edge."""
         if layer == self.count - 1:
             return torch.ones_like(self.nearness)
+        if layer == 0:  # nothing is nearer
+            return self.mattes[0]
         seen = ((self.label >= layer) & ~(self.edge & dilated(nearer))).to(self.nearness)
-        hidden = push_pull(self.mattes[layer][None, None], seen[None, None])[0, 0]
-        hidden = ((hidden - 0.5) * 4.0 + 0.5).clamp(0.0, 1.0)
+        hidden = self._push_pull(layer + 0.7, 0.3)(self.mattes[layer][None, None], seen[None, None])[0, 0]
+        hidden = hidden.sub_(0.5).mul_(4.0).add_(0.5).clamp_(0.0, 1.0)
         return torch.where(seam, 1.0, torch.where(nearer, hidden, self.mattes[layer]))
 
     def _recompose(self, radiance: list[Tensor], alpha: list[Tensor]) -> None:
         """Change colours, and coverage where colours cannot, until the stack is the picture. In place."""
-        picture = self.radiance
         for layer in range(self.count - 2, -1, -1):
             band = self.bands[layer] & ~dilated(self.label < layer)
-            if not band.any():
-                continue
-            a = alpha[layer]
-            under = _over(radiance[layer + 1 :], alpha[layer + 1 :])
-            # the least change of both colours that gives the pixel
-            missing = (picture - a * radiance[layer] - (1.0 - a) * under) / (a * a + (1.0 - a) ** 2)
-            radiance[layer] = torch.where(
-                band, (radiance[layer] + a * missing).clamp_min(0.0), radiance[layer]
-            )
-            rest = ((picture - a * radiance[layer]) / (1.0 - a).clamp_min(1e-3)).clamp_min(0.0)
-            shows = torch.full_like(self.label, self.count - 1)
-            for behind in range(self.count - 2, layer, -1):
-                shows = torch.where(alpha[behind] > 0.5, behind, shows)
-            for behind in range(layer + 1, self.count):
-                here = band & (a < 0.999) & (shows == behind)
-                radiance[behind] = torch.where(here, rest, radiance[behind])
-            # where that would have needed light below black, the nearer colour gives way
-            under = _over(radiance[layer + 1 :], alpha[layer + 1 :])
-            exact = ((picture - (1.0 - a) * under) / a.clamp_min(0.05)).clamp_min(0.0)
-            radiance[layer] = torch.where(band & (a > 0.05), exact, radiance[layer])
-        with torch.no_grad():
-            difference = linear_to_srgb(_over(radiance, alpha)[0]) - linear_to_srgb(picture[0])
-            off = difference.abs().amax(0) > _RECOMPOSED
+            if band.any():
+                self._unmix(layer, band, radiance, alpha)
         # colours below black would be needed there: the layer that owns the pixel takes all of it
-        for layer in range(self.count):
-            mine = off & (self.label == layer)
-            if layer < self.count - 1:
-                alpha[layer] = torch.where(off, (self.label == layer).to(alpha[layer]), alpha[layer])
-            radiance[layer] = torch.where(mine, picture, radiance[layer])
+        for band, *_ in bands_of(len(self.nearness)):
+            picture, parts = self.radiance[..., band, :], [colour[..., band, :] for colour in radiance]
+            covers = [cover[band] for cover in alpha]
+            with torch.no_grad():
+                difference = linear_to_srgb(_over(parts, covers)[0]) - linear_to_srgb(picture[0])
+                off = difference.abs().amax(0) > _RECOMPOSED
+            for layer in range(self.count if off.any() else 0):
+                own = self.label[band] == layer
+                if layer < self.count - 1:
+                    covers[layer][off] = own[off].to(covers[layer])
+                radiance[layer][..., band, :] = torch.where(off & own, picture, parts[layer])
+
+    def _unmix(self, layer: int, band: Tensor, radiance: list[Tensor], alpha: list[Tensor]) -> None:
+        """The pixels of an edge of a layer, and of what is behind it, so that together they are the picture.
+
+        They are few, so all of it happens on lists `(1, C, N)` of them.
+        """
+        index = band.flatten().nonzero()[:, 0]
+        picture = self.radiance.flatten(2)[..., index]
+        colours = [None] * layer + [colour.flatten(2)[..., index] for colour in radiance[layer:]]
+        covers = [None] * layer + [cover.view(-1)[index] for cover in alpha[layer:]]
+        a, own = covers[layer], colours[layer]
+        under = _over(colours[layer + 1 :], covers[layer + 1 :])
+        # the least change of both colours that gives the pixel
+        missing = (picture - a * own - (1.0 - a) * under) / (a * a + (1.0 - a) ** 2)
+        own = (own + a * missing).clamp_min(0.0)
+        rest = ((picture - a * own) / (1.0 - a).clamp_min(1e-3)).clamp_min(0.0)
+        shows = torch.full_like(index, self.count - 1)
+        for behind in range(self.count - 2, layer, -1):
+            shows = torch.where(covers[behind] > 0.5, behind, shows)
+        for behind in range(layer + 1, self.count):
+            here = (a < 0.999) & (shows == behind)
+            colours[behind] = torch.where(here, rest, colours[behind])
+        # where that would have needed light below black, the nearer colour gives way
+        under = _over(colours[layer + 1 :], covers[layer + 1 :])
+        exact = ((picture - (1.0 - a) * under) / a.clamp_min(0.05)).clamp_min(0.0)
+        colours[layer] = torch.where(a > 0.05, exact, own)
+        for number in range(layer, self.count):
+            radiance[number].flatten(2).index_copy_(2, index, colours[number])
 
 
 def _over(radiance: list[Tensor], alpha: list[Tensor]) -> Tensor:

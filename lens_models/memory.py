@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ def rows_that_fit(height: int, halo: int, bytes_per_row: int, memory_bytes: int 
         return height
     rows = memory_bytes // bytes_per_row - 2 * halo
     return min(height, max(BAND_ROWS, rows // BAND_ROWS * BAND_ROWS))
+
+
+def bands_of(height: int, rows: int = BAND_ROWS, halo: int = 0) -> Iterator[tuple[slice, slice, slice]]:
+    """Bands of so many rows: (the band, the rows it depends on, where the band lies in those)."""
+    for start in range(0, height, rows):
+        band = slice(start, min(start + rows, height))
+        seen = slice(max(0, band.start - halo), min(height, band.stop + halo))
+        yield band, seen, slice(band.start - seen.start, band.stop - seen.start)
 
 
 def in_bands(

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cuts import highest
+from .exposure import Progress
+from .memory import bands_of
 
 _WINDOW, _WIDE_WINDOW = 9, 17
 #: A step counts from this blur radius on, px.
@@ -17,6 +19,9 @@ _PURE = 0.15
 #: Rise per px, as a share of the step, that tells a softened step from a surface that slopes beside one.
 _RISE = 0.02
 _SPREAD_PX = 3.0
+#: How far from a pixel its sharpening looks: plateaus within three spreads, each of them by its own windows.
+_REACH = 3 * 3 + _WIDE_WINDOW // 2 + 1
+_BAND_ROWS = 256
 #: Squared colour difference (linear light) at which the picture is fully trusted to decide.
 _CLEAR_COLOUR = 0.02
 
@@ -41,13 +46,27 @@ def _least_rise(plane: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float) -> Tensor:
+def sharpened(
+    picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float, on_progress: Progress | None = None
+) -> Tensor:
     """Inverse depth `(H, W)` 1/m whose blurred steps are hard edges; hard edges and slopes stay as they are.
 
     picture: `(3, H, W)` linear light. px_per_inverse_m: blur radius in px per 1/m, which says what step
     matters. In a window across a step each pixel takes the nearer or the farther plateau, by its own depth
-    and by which plateau's colour it has. Constant for gradients.
+    and by which plateau's colour it has. on_progress: called with (done, total); may raise to interrupt.
+    Constant for gradients.
     """
+    result = torch.empty_like(inverse_depth)
+    for band, seen, inner in bands_of(len(result), _BAND_ROWS, _REACH):
+        made = _sharpened(picture[:, seen], inverse_depth[seen], px_per_inverse_m, inner)
+        result[band] = made[inner]
+        if on_progress is not None:
+            on_progress(band.stop, len(result))
+    return result
+
+
+def _sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float, inner: slice) -> Tensor:
+    """A band of rows with the rows that it depends on, of which only the `inner` ones are right."""
     high, low = highest(inverse_depth, _WINDOW), -highest(-inverse_depth, _WINDOW)
     wide = highest(inverse_depth, _WIDE_WINDOW) + highest(-inverse_depth, _WIDE_WINDOW)
     step = high - low
@@ -55,7 +74,7 @@ def sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float) -
     # a pixel of a plateau between two others, or beside a hard edge, has a flat side and is left alone
     between = (place > 0.02) & (place < 0.98) & (_least_rise(inverse_depth) > _RISE * step)
     soft = between & (step * px_per_inverse_m > _LEAST_STEP_PX) & (wide < _PLATEAU * step)
-    if not soft.any():
+    if not soft[inner].any():
         return inverse_depth
     at_step = step * px_per_inverse_m > _LEAST_STEP_PX
     near = _local_mean(picture, (at_step & (place > 1.0 - _PURE)).to(picture))
