@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import comfy.model_management as mm
 import folder_paths
 from comfy_api.latest import io
 
@@ -97,7 +98,8 @@ class LoadDepthNode(io.ComfyNode):
             stored.values, unit, metres_per_unit=metres_per_unit if unit == OTHER_UNIT else None, source=file
         )
         summary = depth_summary(depth) + (f"; channel {stored.channel}" if stored.channel else "")
-        return io.NodeOutput(depth, depth.valid.float(), ui=say(cls, summary, stored.warnings))
+        valid = depth.valid.float().to(mm.intermediate_device())
+        return io.NodeOutput(depth, valid, ui=say(cls, summary, stored.warnings))
 
 
 class DepthFromImageNode(io.ComfyNode):

@@ -256,7 +256,9 @@ class LPIPSNode(io.ComfyNode):
         network = load_lpips(*(folder_paths.get_full_path_or_raise(FOLDER, file) for file in (trunk, heads)))
         device, progress = mm.get_torch_device(), comfy.utils.ProgressBar(len(pairs))
         patcher = ModelPatcher(network, load_device=device, offload_device=mm.unet_offload_device())
-        mm.load_models_gpu([patcher], memory_required=height * width * BYTES_PER_PIXEL)
+        # what is not a layer of ComfyUI's own cannot be loaded in parts, as --novram would
+        mm.load_models_gpu([patcher], memory_required=height * width * BYTES_PER_PIXEL, force_full_load=True)
+        network.to(device)
         distances = []
         for done, pair in enumerate(pairs, start=1):
             mm.throw_exception_if_processing_interrupted()

@@ -180,7 +180,7 @@ class FocusOverlayNode(io.ComfyNode):
         height, width = picture_size(image)
         focus, camera = as_focus(focus).leaning(tilt, swing), as_camera(camera).framed(width, height)
         found = as_depth(depth, camera)
-        metres = found.depth.resized(height, width).metres
+        metres = found.depth.resized(height, width).metres.to(image.device)
         count = broadcast_batch(
             pictures=image.shape[0], depths=metres.shape[0], focus_settings=focus.batch, cameras=camera.batch
         )

@@ -188,8 +188,10 @@ def _predicted(patcher: ModelPatcher, srgb: Tensor, metres: Tensor) -> tuple[Ten
     """Saliency `(B, H, W)` and scale `(B,)` of the network, on the CPU."""
     side = patcher.model.vst.config.image_px
     # the first attention holds a token for every 4 x 4 px, in float32
-    mm.load_models_gpu([patcher], memory_required=AT_ONCE * (side / 4) ** 4 * 4)
+    # what is not a layer of ComfyUI's own cannot be loaded in parts, as --novram would
+    mm.load_models_gpu([patcher], memory_required=AT_ONCE * (side / 4) ** 4 * 4, force_full_load=True)
     device, progress = patcher.load_device, comfy.utils.ProgressBar(len(srgb))
+    patcher.model.to(device)
     saliency, scales = [], []
     for start in range(0, len(srgb), AT_ONCE):
         mm.throw_exception_if_processing_interrupted()
