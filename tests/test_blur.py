@@ -185,9 +185,11 @@ def test_compiled_code_survives_a_renamed_folder(tmp_path):
     """numba's cache lies beside the file and remembers module names; a pack's folder has any name."""
     script = (
         "import importlib, sys, torch; blur = importlib.import_module(sys.argv[1] + '.blur');"
-        "blur.gather(torch.ones(1, 3, 9, 9), torch.ones(1, 9, 9), engine='cpu');"
-        "kernel = sys.modules[sys.argv[1] + '.blur.cpu']._gather_band;"
-        "print(sum(kernel.stats.cache_hits.values()))"
+        "asked = torch.ones(1, 3, 9, 9), torch.ones(1, 9, 9);"
+        "blur.gather(*asked, engine='cpu'); blur.scatter(*asked, engine='cpu');"
+        "cpu, scatter = (sys.modules[sys.argv[1] + '.blur.' + name] for name in ('cpu', 'cpu_scatter'));"
+        "kernels = cpu._gather_band, scatter._survey, scatter._spread;"
+        "print(sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))"
     )
     folder = Path(blur.__file__).parents[1]
     hits = []
@@ -200,7 +202,7 @@ def test_compiled_code_survives_a_renamed_folder(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         hits.append(int(done.stdout))
-    assert hits == [0, 1]
+    assert hits == [0, 3]
 
 
 def test_refusals():

@@ -40,6 +40,13 @@ def _numba_engine() -> ModuleType | None:
     return None
 
 
+def _numba_scatter() -> ModuleType:
+    """The cpu engine's scatter, where there is the engine."""
+    from . import cpu_scatter
+
+    return cpu_scatter
+
+
 @functools.cache
 def _triton_engine() -> ModuleType | None:
     """The gpu engine, imported on first use; None where triton is missing or broken."""
@@ -58,8 +65,13 @@ def _log_choice(engine: str, why: str) -> None:
     logger.debug("blur engine: %s (%s)", engine, why)
 
 
-def choose(image: Tensor, radius_px: Tensor, shape: ApertureShape | None = None) -> str:
-    """The engine for this picture: `gpu` or `cpu` where triton or numba can run it, `stack` where not."""
+def choose(
+    image: Tensor, radius_px: Tensor, shape: ApertureShape | None = None, operator: str = "gather"
+) -> str:
+    """The engine for this picture: `gpu` or `cpu` where triton or numba can run it, `stack` where not.
+
+    operator: "gather" or "scatter", which wide discs of like radius leave to the stack.
+    """
     wants_grad = torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad)
     if shape is not None and not shape.is_disc:
         engine, why = "stack", f"aperture shape {shape.kind}"
@@ -73,6 +85,8 @@ def choose(image: Tensor, radius_px: Tensor, shape: ApertureShape | None = None)
         engine, why = "stack", f"{image.dtype}"
     elif _numba_engine() is None:
         engine, why = "stack", "no numba"
+    elif operator == "scatter" and not _numba_scatter().pays(radius_px if shape is None else radius_px.abs()):
+        engine, why = "stack", "wide discs of like radius"
     else:
         engine, why = "cpu", "numba"
     _log_choice(engine, why)
@@ -129,40 +143,7 @@ def gather(
     on_progress: called with (done, total) between pieces of work; may raise to interrupt.
     Returns `(B, C, H, W)`. Raises ValueError for an unknown engine or one that cannot do what is asked.
     """
-    if engine not in ENGINES:
-        raise ValueError(f'Unknown blur engine "{engine}": use one of {", ".join(ENGINES)}.')
-    if engine == "auto":
-        engine = choose(image, radius_px, shape)
-        if engine == "gpu":
-            blurred = _tried("gather", image, radius_px if shape is None else radius_px.abs(), on_progress)
-            if blurred is not None:
-                return blurred
-            engine = "stack"
-    if engine == "reference":
-        pictures = []
-        for i in range(len(radius_px)):
-            one = image if len(image) == 1 else image[i : i + 1]
-            pictures.append(reference.gather(one, radius_px[i : i + 1], shape=shape))
-            if on_progress is not None:
-                on_progress(i + 1, len(radius_px))
-        return torch.cat(pictures)
-    if engine == "stack":
-        return stack.gather(image, radius_px, on_progress, shape=shape)
-    if shape is not None:
-        if not shape.is_disc:
-            raise ValueError(
-                f'The blur engine "{engine}" knows only the disc: use "stack" or "auto" for shapes.'
-            )
-        radius_px = radius_px.abs()
-    if engine == "gpu":
-        gpu = _triton_engine()
-        if gpu is None:
-            raise ValueError('The blur engine "gpu" needs triton: pip install triton, or use "auto".')
-        return gpu.gather(image, radius_px, on_progress)
-    cpu = _numba_engine()
-    if cpu is None:
-        raise ValueError('The blur engine "cpu" needs numba: pip install numba, or use "auto".')
-    return cpu.gather(image, radius_px, on_progress)
+    return _blurred("gather", image, radius_px, shape, engine, on_progress)
 
 
 def scatter(
@@ -171,15 +152,71 @@ def scatter(
     *,
     shape: ApertureShape | None = None,
     margin_px: int = 0,
+    engine: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Blur where each source pixel spreads its light over the disc, or the shape, of its own radius.
 
-    image: `(B, C, H, W)`; radius_px: `(B, H, W)`; both as in `gather`. What leaves the frame is lost.
-    margin_px: as in `stack.scatter`. Runs on the gpu engine where `choose` takes it, else on the stack.
+    image: `(B, C, H, W)`, or one picture for all; radius_px: `(B, H, W)`; both as in `gather`. What leaves
+    the frame is lost. margin_px: as in `stack.scatter`. engine, on_progress, result and errors: as in
+    `gather`.
     """
-    if choose(image, radius_px, shape) == "gpu":
-        spread = _tried("scatter", image, radius_px if shape is None else radius_px.abs(), on_progress)
-        if spread is not None:
-            return spread
-    return stack.scatter(image, radius_px, on_progress, shape=shape, margin_px=margin_px)
+    return _blurred("scatter", image, radius_px, shape, engine, on_progress, margin_px=margin_px)
+
+
+def check_engine(engine: str) -> None:
+    """Raises ValueError for an unknown engine."""
+    if engine not in ENGINES:
+        raise ValueError(f'Unknown blur engine "{engine}": use one of {", ".join(ENGINES)}.')
+
+
+def _blurred(
+    operator: str,
+    image: Tensor,
+    radius_px: Tensor,
+    shape: ApertureShape | None,
+    engine: str,
+    on_progress: Callable[[int, int], None] | None,
+    **margin: int,
+) -> Tensor:
+    """`gather` or `scatter`, whichever `operator` names. margin: what only a scatter with shapes asks for."""
+    check_engine(engine)
+    sizes = radius_px if shape is None else radius_px.abs()
+    if engine == "auto":
+        engine = choose(image, radius_px, shape, operator)
+        if engine == "gpu":
+            blurred = _tried(operator, _for_each(image, radius_px, operator), sizes, on_progress)
+            if blurred is not None:
+                return blurred
+            engine = "stack"
+    if engine == "reference":
+        pictures = []
+        for i in range(len(radius_px)):
+            one = image if len(image) == 1 else image[i : i + 1]
+            pictures.append(getattr(reference, operator)(one, radius_px[i : i + 1], shape=shape, **margin))
+            if on_progress is not None:
+                on_progress(i + 1, len(radius_px))
+        return torch.cat(pictures)
+    image = _for_each(image, radius_px, operator)
+    if engine == "stack":
+        return getattr(stack, operator)(image, radius_px, on_progress, shape=shape, **margin)
+    if shape is not None and not shape.is_disc:
+        raise ValueError(f'The blur engine "{engine}" knows only the disc: use "stack" or "auto" for shapes.')
+    if engine == "gpu":
+        gpu = _triton_engine()
+        if gpu is None:
+            raise ValueError('The blur engine "gpu" needs triton: pip install triton, or use "auto".')
+        return getattr(gpu, operator)(image, sizes, on_progress)
+    cpu = _numba_engine()
+    if cpu is None:
+        raise ValueError('The blur engine "cpu" needs numba: pip install numba, or use "auto".')
+    if operator == "scatter":
+        cpu = _numba_scatter()
+    return getattr(cpu, operator)(image, sizes, on_progress)
+
+
+def _for_each(image: Tensor, radius_px: Tensor, operator: str) -> Tensor:
+    """One picture for all as one for each, where it is scattered: a gather shares what it does once."""
+    if operator == "scatter" and len(image) < len(radius_px):
+        return image.expand(len(radius_px), -1, -1, -1)
+    return image
