@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import blur
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
 from .exposure import Progress, checked_scene, item, progress_within
 from .fill import Background
@@ -48,13 +49,12 @@ def dr_bokeh_lens(
     background: `(B, C, H, W)` radiance seen where the farthest layer is hidden, or a `Background` that fills.
     max_layers: at most so many layers.
     rays: 0, or points on the lens per pixel, for exact occlusion between several blurred layers.
-    engine: "auto" or "stack": layers need a scatter, which the stack alone has so far.
+    engine: "auto", "reference", "stack", "cpu" or "gpu", all the same function; rays have none.
 
     Returns `(B, C, H, W)`. Differentiable with respect to radiance, depth and every setting; cuts, mattes
     and the sharpening of soft depth edges are constants. Raises ValueError as `taf_lens` does.
     """
-    if engine not in ("auto", "stack"):
-        raise ValueError(f'dr_bokeh_lens runs on the "stack" engine, not on "{engine}": use "auto".')
+    blur.check_engine(engine)
     radiance, depth_m = checked_scene(radiance, depth_m, max_radius_px)
     parts = {"subjects": subject, "backgrounds": background}
     sizes = {name: part.shape[0] for name, part in parts.items() if isinstance(part, Tensor)}
@@ -85,6 +85,7 @@ def dr_bokeh_lens(
             shape=shape,
             rays=rays,
             max_radius_px=max_radius_px,
+            engine=engine,
             on_progress=progress_within(on_progress, i + splitting, i + 1, count),
             memory_bytes=memory_bytes,
         )

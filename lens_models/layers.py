@@ -281,6 +281,7 @@ def composite(
     shape: ApertureShape | None = None,
     rays: int = 0,
     max_radius_px: float | None = None,
+    engine: str = "auto",
     on_progress: Progress | None = None,
     memory_bytes: int | None = None,
 ) -> Tensor:
@@ -291,6 +292,7 @@ def composite(
     focus, camera: single settings. shape: aperture shape, None is the disc.
     rays: 0, or that many points on the lens per pixel, traced through the layers front to back: exact where
     several blurred layers hide one another, and much slower.
+    engine: as in `blur.scatter`; rays have none.
     on_progress: called with (done, total) pieces of work; may raise to interrupt.
     memory_bytes: what the blur of a layer may hold, as in `taf_lens`; rays trace whole pictures.
     Differentiable with respect to radiance, alpha, depth and every setting.
@@ -318,7 +320,7 @@ def composite(
         radius = radius if shape else radius.abs()
         reach = stack.reach_px(radius, shape)
         report = progress_within(on_progress, done, done + 1, len(layers))
-        laid = partial(_laid_over, result, layer, radius, shape, reach, report)
+        laid = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
         if whole:
             result = laid(slice(0, height), slice(0, height))
         else:
@@ -332,6 +334,7 @@ def _laid_over(
     layer: Layer,
     radius: Tensor,
     shape: ApertureShape | None,
+    engine: str,
     reach: int,
     on_progress: Progress | None,
     band: slice,
@@ -343,7 +346,7 @@ def _laid_over(
     part = Layer(layer.radiance[..., seen, :], layer.alpha[..., seen, :], layer.depth_m[..., seen, :])
     borders = (reach if seen.start == 0 else 0, reach if seen.stop == height else 0)
     report = progress_within(on_progress, band.start / height, band.stop / height)
-    light, cover = _blurred(part, radius[..., seen, :], shape, reach, borders, report)
+    light, cover = _blurred(part, radius[..., seen, :], shape, engine, reach, borders, report)
     light, cover = light[..., rows, :], cover[..., rows, :]
     if report is not None:
         report(1, 1)
@@ -357,6 +360,7 @@ def _blurred(
     layer: Layer,
     radius: Tensor,
     shape: ApertureShape | None,
+    engine: str,
     reach: int,
     borders: tuple[int, int],
     on_progress: Progress | None,
@@ -371,6 +375,8 @@ def _blurred(
         (above, below), (height, width) = borders, planes.shape[-2:]
         planes = F.pad(planes, (reach, reach, above, below), mode="replicate")
         radius = F.pad(radius[:, None], (reach, reach, above, below), mode="replicate")[:, 0]
-        spread = blur.scatter(planes, radius, shape=shape, margin_px=reach, on_progress=on_progress)
+        spread = blur.scatter(
+            planes, radius, shape=shape, margin_px=reach, engine=engine, on_progress=on_progress
+        )
         planes = spread[..., above : above + height, reach : reach + width]
     return planes[:, :-1], planes[:, -1:]
