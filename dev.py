@@ -1,7 +1,8 @@
-"""The project's two commands. Plain Python 3.10 or newer; everything else is fetched into the cache folder.
+"""The project's commands. Plain Python 3.10 or newer; everything else is fetched into the cache folder.
 
     python dev.py demo [--serve] [--output DIR]   a real photo through a real camera, in the real ComfyUI
     python dev.py test [pytest arguments]         the whole test suite, ComfyUI and browser included
+    python dev.py pictures [NAME ...]             the pictures of the help pages (web/docs) anew
 
 Environment: FINE_DEFOCUS_CACHE (default .dev), COMFYUI_PATH with COMFYUI_PYTHON (a ComfyUI of yours),
 COMFYUI_URL (one that runs already), COMFYUI_ARGS (default --cpu), FINE_DEFOCUS_CHROMIUM.
@@ -27,6 +28,7 @@ log = logging.getLogger("fine_defocus")
 
 def demo(output: Path, serve: bool) -> None:
     from host import provision
+    from host.hero import hero
     from host.server import connect
     from host.workflow import to_prompt
 
@@ -48,16 +50,21 @@ def demo(output: Path, serve: bool) -> None:
         for path in written:
             server.upload(Path(path))
         output.mkdir(parents=True, exist_ok=True)
-        for workflow in WORKFLOWS:
-            prompt = to_prompt(json.loads(workflow.read_text(encoding="utf-8")), server.object_info())
-            log.info("running %s ...", workflow.relative_to(REPO))
+        info = server.object_info()
+        prompts = {
+            str(path.relative_to(REPO)): to_prompt(json.loads(path.read_text(encoding="utf-8")), info)
+            for path in WORKFLOWS
+        }
+        prompts["the animation of the README"] = hero("motorcycle.png", "motorcycle_depth.png")
+        for name, prompt in prompts.items():
+            log.info("running %s ...", name)
             start = time.monotonic()
             entry = server.prompt(prompt, timeout=1800)
             log.info("done in %.1f s", time.monotonic() - start)
             _say(entry)
             for node_id, result in entry["outputs"].items():
                 for image in result.get("images", []):
-                    if prompt[node_id]["class_type"] == "SaveImage":
+                    if prompt[node_id]["class_type"] in ("SaveImage", "SaveAnimatedWEBP"):
                         path = output / image["filename"]
                         path.write_bytes(server.view(image))
                         print(path)
@@ -98,17 +105,29 @@ def test(arguments: list[str]) -> int:
     return max(codes)
 
 
+def pictures(names: list[str]) -> int:
+    from host import provision
+
+    python = provision.project()
+    if not os.environ.get("COMFYUI_URL"):
+        provision.host()
+    script = REPO / "tests" / "host" / "help_pictures.py"
+    return subprocess.run([python, script, *names], cwd=REPO).returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
-        "demo", help="render the demo photo: an aperture sweep, and two lenses side by side"
+        "demo", help="render the demo photo: an aperture sweep, two lenses side by side, an animation"
     )
     run.add_argument("--serve", action="store_true", help="leave ComfyUI open afterwards")
     run.add_argument("--output", type=Path, default=REPO / "output", metavar="DIR", help="default: output")
     commands.add_parser("test", help="run the tests; every further argument goes to pytest")
+    drawing = commands.add_parser("pictures", help="make the pictures of the help pages anew (web/docs)")
+    drawing.add_argument("names", nargs="*", metavar="NAME", help="such as tilt; default: all")
     testing = sys.argv[1:2] == ["test"]  # argparse would take pytest's own options apart
     options = parser.parse_args(["test"] if testing and sys.argv[2:] not in (["-h"], ["--help"]) else None)
 
@@ -121,6 +140,8 @@ def main() -> int:
     try:
         if options.command == "test":
             return test(sys.argv[2:])
+        if options.command == "pictures":
+            return pictures(options.names)
         demo(options.output, options.serve)
     except KeyboardInterrupt:
         print()
