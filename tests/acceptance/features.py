@@ -169,6 +169,14 @@ FEATURES = (
          f"{PROBE}::test_a_sweep_loses_energy_with_every_stop"),
     ),
     Feature(
+        "pictures × distances × apertures as one labelled batch", "S", "yes", NOT_COMPARED,
+        ("BatchSweep", "FocusSweep", "ContactSheet", "SavePhoto"),
+        (f"{HOST}/test_batch_sweep.py::test_every_item_is_the_picture_with_its_settings",
+         f"{HOST}/test_batch_sweep.py::test_the_sheet_has_apertures_across_and_distances_down",
+         f"{HOST}/test_batch_sweep.py::test_files_are_named_after_their_items",
+         f"{HOST}/test_batch_sweep.py::test_what_is_held_beside_the_result_does_not_grow_with_the_batch"),
+    ),
+    Feature(
         "EXIF read, and written with the workflow kept", "S", "yes", ("R", "LR"),
         ("CameraFromPhoto", "SavePhoto"),
         (f"{HOST}/test_photo_nodes.py::test_what_is_saved_comes_back_as_the_same_camera",
