@@ -120,7 +120,8 @@ def stay(tmp_path_factory) -> Stay:
     write_depth_weights(base)
     host = provision.host()
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("NUMBA_CACHE_DIR", raising=False)
+        for name in ("NUMBA_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"):  # as on an artist's machine
+            patch.delenv(name, raising=False)
         for name, value in environment(home).items():
             patch.setenv(name, value)
         with ComfyHost(host, base) as comfy:
