@@ -311,10 +311,18 @@ def _inverse_focus_and_gain(
     return p, reach / (MM_PER_M * scale - focal * p)
 
 
+def radius_line(focus: Focus, camera: Camera, width_px: int) -> tuple[Tensor, Tensor]:
+    """(p, g) of the signed blur radius g (p - 1/d) where the plane of sharp focus is upright.
+
+    p in 1/m, held at the macro limit, g in px per 1/m, both `(B,)` float64.
+    """
+    p, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
+    return p.reshape(-1), gain.reshape(-1) / 2.0
+
+
 def radius_px_per_inverse_m(focus: Focus, camera: Camera, width_px: int) -> Tensor:
     """How much the blur radius changes with inverse depth, px per 1/m, `(B,)` float64."""
-    _, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
-    return gain.reshape(-1) / 2.0
+    return radius_line(focus, camera, width_px)[1]
 
 
 def capped_share(coc: Tensor, max_radius_px: float) -> float:
@@ -328,8 +336,8 @@ def sharp_limits_m(focus: Focus, camera: Camera, width_px: int, sharp_px: float)
     |coc| = c on both sides of the focal plane: 1/near = 1/f_d + c/g, 1/far = 1/f_d - c/g, g in px per 1/m.
     Returns two `(B,)` float64 tensors in metres; the far limit is inf from the hyperfocal distance on.
     """
-    p, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
-    p, reach = p.reshape(-1), sharp_px / gain.reshape(-1)
+    p, radius = radius_line(focus, camera, width_px)
+    reach = sharp_px / (2.0 * radius)
     far = p - reach
     return 1.0 / (p + reach), torch.where(far > 0, 1.0 / far.clamp_min(1e-12), torch.inf)
 

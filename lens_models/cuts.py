@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,9 @@ _BAND_ROWS = 256
 _LARGEST_STEP_PX = 8.0
 #: Cost of cutting one smooth pair of neighbours, per px of blur at the cut; and the least a cut must gain.
 _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
+#: Share of the best cuts' gain at which all those of the frame before are kept, share of the best gain around
+#: it at which one stays in its place, and how far it goes to follow what it parts.
+_NEARLY, _STILL, _FOLLOWED_BINS = 0.75, 0.9, 8
 
 
 def dilated(mask: Tensor, side: int = 3) -> Tensor:
@@ -72,7 +77,9 @@ def grown(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor
     return mask
 
 
-def find_cuts(nearness: Tensor, max_layers: int, on_progress: Progress | None = None) -> list[float]:
+def find_cuts(
+    nearness: Tensor, max_layers: int, on_progress: Progress | None = None, kept: Sequence[float] = ()
+) -> list[float]:
     """Cuts through `nearness`, nearest first, at most `max_layers - 1`.
 
     nearness: `(H, W)` signed blur radius in px with its sign turned: 0 on the focal plane, > 0 in front.
@@ -80,6 +87,8 @@ def find_cuts(nearness: Tensor, max_layers: int, on_progress: Progress | None = 
     apart, weighted by the blur there: where a surface is sharp, a seam does not show. So a slanted plane
     stays whole, and a figure that stands on the ground is cut off along its own depth. Greedy, best first.
     on_progress: called with (done, total); may raise to interrupt.
+    kept: cuts that are returned instead, each moved a little to where it gains most, while together they gain
+        nearly as much as the best ones.
     """
     low, high = nearness.min(), nearness.max()
     bins = max(2, int((high - low) / _BIN_PX) + 2)
@@ -110,24 +119,47 @@ def find_cuts(nearness: Tensor, max_layers: int, on_progress: Progress | None = 
 
     place = low.double() + (torch.arange(bins, device=nearness.device) + 1) * _BIN_PX
     cost = _SEAM_COST * torn * place.abs()
+    def parted(first: Tensor, last: Tensor, weight: Tensor, cut: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges that a cut leaves to others."""
+        left = (first > cut) | (last <= cut)
+        return first[left], last[left], weight[left]
+
+    def middle_of_best(gain: Tensor, best: int) -> int:
+        """An empty gap is cut in its middle: that of the bins around the best one that are as good."""
+        good = (gain >= gain[best] * 0.98).tolist()
+        start = stop = best
+        while start > 0 and good[start - 1]:
+            start -= 1
+        while stop < bins - 1 and good[stop + 1]:
+            stop += 1
+        return (start + stop) // 2
+
     cuts: list[float] = []
+    gained, pairs = 0.0, (first, last, weight)
     while len(cuts) < max_layers - 1:
-        gain = along_bins(first, last, weight) - cost
+        gain = along_bins(*pairs) - cost
         best = int(gain.argmax())
         if gain[best] < _LEAST_GAIN * nearness.numel():
             break
-        # in the middle of the bins that are as good: an empty gap is cut in its middle
-        good = (gain >= gain[best] * 0.98).tolist()
-        begin = end = best
-        while begin > 0 and good[begin - 1]:
-            begin -= 1
-        while end < bins - 1 and good[end + 1]:
-            end += 1
-        middle = (begin + end) // 2
-        cuts.append(float(place[middle]))
-        left = ~((first <= middle) & (last > middle))
-        first, last, weight = first[left], last[left], weight[left]
-    return sorted(cuts, reverse=True)
+        cut = middle_of_best(gain, best)
+        cuts.append(float(place[cut]))
+        gained += gain[best].item()
+        pairs = parted(*pairs, cut)
+
+    followed: list[float] = []
+    still, pairs = 0.0, (first, last, weight)
+    for wanted in kept:
+        at = round((wanted - low.item()) / _BIN_PX) - 1
+        if 0 <= at < bins:
+            gain = along_bins(*pairs) - cost
+            begin = max(0, at - _FOLLOWED_BINS)
+            best = begin + int(gain[begin : at + _FOLLOWED_BINS + 1].argmax())
+            stays = bool(gain[at] >= _STILL * gain[best])
+            cut = at if stays else middle_of_best(gain, best)
+            followed.append(wanted if stays else float(place[cut]))
+            still += gain[cut].item()
+            pairs = parted(*pairs, cut)
+    return sorted(followed if followed and still >= _NEARLY * gained else cuts, reverse=True)
 
 
 def labelled(nearness: Tensor, cuts: list[float]) -> Tensor:

@@ -12,6 +12,7 @@ from .fill import Background
 from .layers import Layer, composite, split_layers
 from .shape import ApertureShape
 from .sharpen import sharpened
+from .steady import SteadyCuts
 from .subject import along_the_mask
 
 #: Share of the work of a picture that goes into its layers, for the progress.
@@ -65,6 +66,7 @@ def dr_bokeh_lens(
 
     results: list[Tensor] = []
     layers: list[Layer] = []
+    steady = SteadyCuts()
     for i in range(count):
         splitting = SPLITTING if i < pictures else 0.0
         if i < pictures:
@@ -76,6 +78,7 @@ def dr_bokeh_lens(
                 subject=item(subject, i) if isinstance(subject, Tensor) else None,
                 background=item(background, i) if isinstance(background, Tensor) else background,
                 max_layers=max_layers,
+                steady=steady,
                 on_progress=progress_within(on_progress, i, i + splitting, count),
             )
         picture = composite(
@@ -102,12 +105,13 @@ def scene_layers(
     subject: Tensor | None = None,
     background: Tensor | Background | None = None,
     max_layers: int = 6,
+    steady: SteadyCuts | None = None,
     on_progress: Progress | None = None,
 ) -> list[Layer]:
     """Layers of one picture for a whole sweep of cameras: `split_layers` at the widest, soft edges sharpened.
 
-    radiance: `(1, C, H, W)`; depth_m: `(1, H, W)`; focus: single; camera: one or many. The rest as in
-    `dr_bokeh_lens`, which is this and then `composite` per camera.
+    radiance: `(1, C, H, W)`; depth_m: `(1, H, W)`; focus: single; camera: one or many. steady: as in
+    `split_layers`. The rest as in `dr_bokeh_lens`, which is this and then `composite` per camera.
     """
     if max_layers < 1:
         raise ValueError(f"max_layers is {max_layers}: use at least 1.")
@@ -140,6 +144,7 @@ def scene_layers(
         subject=subject,
         background=background,
         max_layers=max_layers,
+        steady=steady,
         on_progress=progress_within(on_progress, SHARPENING, 1.0),
     )
 

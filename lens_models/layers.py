@@ -17,13 +17,14 @@ from torch import Tensor
 from . import blur
 from .blur import stack
 from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
-from .cuts import dilated, edges, eroded, find_cuts, grown, labelled
+from .cuts import dilated, edges, eroded, grown, labelled
 from .exposure import Progress, item, largest_radius_px, progress_within
 from .fill import Background, push_pull
 from .light import linear_to_srgb
 from .matting import closed_form_matte
 from .memory import bands_of, in_bands
 from .shape import ApertureShape
+from .steady import SteadyCuts
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
 _TRACE_SIDE = 17
@@ -67,6 +68,7 @@ def split_layers(
     subject: Tensor | None = None,
     background: Tensor | Background | None = None,
     max_layers: int = 6,
+    steady: SteadyCuts | None = None,
     on_progress: Progress | None = None,
 ) -> list[Layer]:
     """Layers of a picture, front to back; over one another at zero aperture they are the picture.
@@ -76,6 +78,7 @@ def split_layers(
     focus, camera: single settings; they say which steps in depth matter and where a seam would show.
     subject: `(B, H, W)` mask 0..1 that is the matte of one layer, at the median depth of what it covers.
     background: `(B, C, H, W)` radiance of the farthest layer where it is hidden, or a `Background`.
+    steady: what the layers of the frames before were cut at, for a clip; None makes one for the batch.
     on_progress: called with (done, total) pieces of work of one picture; may raise to interrupt.
     Pictures of a batch that need fewer layers get empty ones in front.
 
@@ -83,11 +86,12 @@ def split_layers(
     the choice of pixels that fill a hole are constants.
     """
     stacks = []
+    steady = steady or SteadyCuts()
     for b in range(radiance.shape[0]):
         plate = item(background, b) if isinstance(background, Tensor) else background
         mask = None if subject is None else item(subject, b)[0]
         depth = item(depth_m, b)[0]
-        split = _Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers, on_progress)
+        split = _Split(radiance[b : b + 1], depth, focus, camera, mask, max_layers, steady, on_progress)
         stacks.append(split.layers(plate))
     if len(stacks) == 1:
         return stacks[0]
@@ -107,12 +111,13 @@ def split_layers(
 class _Split:
     """One picture on its way into layers. Masks and mattes are `(H, W)`; index 0 is the nearest layer."""
 
-    def __init__(self, radiance, depth_m, focus, camera, subject, max_layers, on_progress) -> None:
+    def __init__(self, radiance, depth_m, focus, camera, subject, max_layers, steady, on_progress) -> None:
         self.radiance, self.depth_m = radiance, usable_depth(depth_m)
         self.on_progress = on_progress
         with torch.no_grad():
             self.nearness = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0].div_(-2.0)
-            cuts = find_cuts(self.nearness, max_layers, progress_within(on_progress, 0.0, _CUTTING))
+            cutting = progress_within(on_progress, 0.0, _CUTTING)
+            cuts = steady.find(radiance, self.nearness, focus, camera, max_layers, cutting)
             self.label = labelled(self.nearness, cuts)
             self.given = None if subject is None else self._set_apart(subject)
             self.count = int(self.label.max()) + 1

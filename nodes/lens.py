@@ -16,6 +16,7 @@ from ..lens_models.exposure import Progress, progress_within
 from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.shape import ApertureShape
+from ..lens_models.steady import SteadyCuts
 from .photograph import photograph, picture_outputs, scene_inputs, tilt_inputs
 from .pictures import shape_warning
 from .say import say
@@ -210,6 +211,7 @@ class _LayeredLens:
     def __init__(self, shape: ApertureShape | None, max_layers: int, rays: int) -> None:
         self.shape, self.max_layers, self.rays = shape, max_layers, rays
         self.layers: list[Layer] = []
+        self.steady = SteadyCuts()
         #: Layers of the first picture, premultiplied RGBA `(L, 4, H, W)`, for looking at.
         self.first: Tensor | None = None
 
@@ -240,6 +242,7 @@ class _LayeredLens:
                 subject=subject,
                 background=background,
                 max_layers=self.max_layers,
+                steady=self.steady,
                 on_progress=progress_within(on_progress, 0, splitting),
             )
             if self.first is None:

@@ -1,0 +1,55 @@
+"""Layers of a clip that stay: cuts are moved from one frame to the next, not found anew."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .camera import Camera, Focus, radius_line
+from .cuts import find_cuts
+from .exposure import Progress
+
+#: Side of the small pictures by which frames of one scene are told from a new one, px,
+_SMALL = 24
+#: and how much of their light may differ.
+_SAME = 0.2
+
+
+class SteadyCuts:
+    """The cuts of frame after frame of a clip, or of a rack of one picture.
+
+    Which cuts are best changes with small changes of focus and depth, and layers that come and go, or a seam
+    that jumps, pop. So the cuts of the frame before are used, at the same distances, as long as they part
+    nearly as much as new ones would. A picture of something else begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._inverse_m: list[float] = []
+        self._seen: Tensor | None = None
+
+    @torch.no_grad()
+    def find(
+        self,
+        radiance: Tensor,
+        nearness: Tensor,
+        focus: Focus,
+        camera: Camera,
+        max_layers: int,
+        on_progress: Progress | None = None,
+    ) -> list[float]:
+        """`find_cuts` of the next frame. radiance: `(1, C, H, W)`; focus, camera: single settings."""
+        inverse_focus, px_per_inverse_m = (v.item() for v in radius_line(focus, camera, radiance.shape[-1]))
+        small = F.adaptive_avg_pool2d(radiance[:, :3], _SMALL)
+        kept = [px_per_inverse_m * (q - inverse_focus) for q in self._inverse_m if self._goes_on(small)]
+        cuts = find_cuts(nearness, max_layers, on_progress, kept)
+        self._inverse_m = [inverse_focus + cut / px_per_inverse_m for cut in cuts]
+        self._seen = small
+        return cuts
+
+    def _goes_on(self, small: Tensor) -> bool:
+        """Whether a picture shows what the one before showed."""
+        seen = self._seen
+        if seen is None or seen.device != small.device:
+            return False
+        return bool((small - seen).abs().mean() <= _SAME * seen.abs().mean())
