@@ -4,7 +4,8 @@
     python benchmarks/memory.py --size 2048 --budgets 0 512 --lenses taf-stack
 
 What is printed is the peak resident memory (VmHWM of /proc, so Linux only) while the lens works, less what
-was resident when it began: the picture, its depth and torch are in neither, the result is in the figure.
+was resident when it began: the picture, its depth and torch are in neither, the result is in the figure. The
+longest wait is that between two reports of progress, which is how long an interrupt may have to wait.
 A small picture goes through the lens first, so that compiled kernels are not in the figure. Budgets are
 the `memory_bytes` of the lens in MB, 0 for none. Nothing is asserted.
 """
@@ -21,43 +22,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from lenses import scene_at
+from measuring import extra_mb
 
 from lens_models import composite, scene_layers, taf_lens
 
 LENSES = ("taf-cpu", "taf-stack", "layers", "composite")
 
 
-def resident_mb(name: str) -> float:
-    """`VmRSS` or, for the peak, `VmHWM` of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"The system does not tell {name}: this benchmark needs Linux.")
-
-
 def run(lens: str, size: int, radius_px: float, budget_mb: int) -> None:
-    """One lens at one size: prints extra MB and seconds."""
+    """One lens at one size: prints extra MB, seconds, and the longest wait between two reports."""
+    longest = last = 0.0
+
+    def report(*_: int) -> None:
+        nonlocal longest, last
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
 
     def expose(side: int) -> tuple[float, float]:
+        nonlocal longest, last
         scene = scene_at(side, radius_px)
         limit = {"memory_bytes": budget_mb << 20} if budget_mb else {}
         layers = scene_layers(*scene) if lens == "composite" else None
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-        before, start = resident_mb("VmRSS"), time.perf_counter()
-        if lens == "layers":
-            held = scene_layers(*scene)
-        elif layers is not None:
-            held = composite(layers, *scene[2:], **limit)
-        else:
-            held = taf_lens(*scene, engine=lens.removeprefix("taf-"), **limit)
-        seconds = time.perf_counter() - start
-        extra = resident_mb("VmHWM") - before
-        del held
-        return extra, seconds
+
+        def work() -> object:
+            if lens == "layers":
+                return scene_layers(*scene, on_progress=report)
+            if layers is not None:
+                return composite(layers, *scene[2:], on_progress=report, **limit)
+            return taf_lens(*scene, engine=lens.removeprefix("taf-"), on_progress=report, **limit)
+
+        longest, last = 0.0, time.perf_counter()
+        return extra_mb(work)
 
     expose(256)
     extra, seconds = expose(size)
-    print(f"{extra:.0f} {seconds:.1f}")
+    print(f"{extra:.0f} {seconds:.1f} {longest:.2f}")
 
 
 def main() -> None:
@@ -84,9 +83,9 @@ def main() -> None:
             told = subprocess.run(command, capture_output=True, text=True, check=False)
             if told.returncode:
                 sys.exit(told.stderr)
-            extra, seconds = told.stdout.split()
+            extra, seconds, wait = told.stdout.split()
             limit = f"budget {budget} MB" if budget else "no budget"
-            print(f"{lens:10} {limit:15} {extra:>6} MB  {seconds:>6} s", flush=True)
+            print(f"{lens:10} {limit:15} {extra:>6} MB  {seconds:>6} s  longest wait {wait} s", flush=True)
 
 
 if __name__ == "__main__":

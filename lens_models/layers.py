@@ -330,7 +330,7 @@ def composite(
             result = laid(slice(0, height), slice(0, height))
         else:
             held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
-            result = in_bands(laid, height, reach, held * (width + 2 * reach), memory_bytes)
+            result = in_bands(laid, height, reach, held * (width + 2 * reach), memory_bytes, width)
     return result
 
 

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 #: Bands and their halos are whole multiples of the level stack's tiles: its tiles then fall as without bands.
 BAND_ROWS = 128
+BAND_PIXELS = 1 << 22
 #: What torch says on a CPU, in words: it has no exception of its own for that.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUFFT_ALLOC_FAILED")
 
@@ -27,11 +28,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
-def rows_that_fit(height: int, halo: int, bytes_per_row: int, memory_bytes: int | None) -> int:
-    """Rows of a band that holds `memory_bytes` with a halo on both sides, at least `BAND_ROWS`."""
-    if memory_bytes is None or height * bytes_per_row <= memory_bytes:
+def rows_that_fit(
+    height: int, halo: int, bytes_per_row: int, memory_bytes: int | None, at_most: int | None = None
+) -> int:
+    """Rows of a band that holds `memory_bytes` with a halo on both sides, at least `BAND_ROWS`.
+
+    at_most: no more rows than that, rounded down as all are, whatever the memory.
+    """
+    rows = height if at_most is None else min(height, at_most)
+    if memory_bytes is not None and height * bytes_per_row > memory_bytes:
+        rows = min(rows, memory_bytes // bytes_per_row - 2 * halo)
+    if rows >= height:
         return height
-    rows = memory_bytes // bytes_per_row - 2 * halo
     return min(height, max(BAND_ROWS, rows // BAND_ROWS * BAND_ROWS))
 
 
@@ -49,6 +57,7 @@ def in_bands(
     reach: int,
     bytes_per_row: int,
     memory_bytes: int | None,
+    width: int,
 ) -> Tensor:
     """A picture made band by band.
 
@@ -56,6 +65,8 @@ def in_bands(
     reach: how many rows beyond a band it depends on. bytes_per_row: what a row of those takes while it works.
     memory_bytes: what the work may take; None is no limit. When memory runs out all the same the limit is
     halved with a line in the log, and the band is made again.
+    width: of the picture. However much memory there is, a band has no more than `BAND_PIXELS`: what is under
+    way cannot be interrupted.
 
     Returns `(B, C, height, W)`. Raises OutOfMemory when the narrowest band runs out; anything else that
     `work` raises passes through.
@@ -64,7 +75,7 @@ def in_bands(
     result: Tensor | None = None
     start = 0
     while start < height:
-        rows = rows_that_fit(height, halo, bytes_per_row, memory_bytes)
+        rows = rows_that_fit(height, halo, bytes_per_row, memory_bytes, BAND_PIXELS // width)
         band = slice(start, min(start + rows, height))
         seen = slice(max(0, band.start - halo), min(height, band.stop + halo))
         try:
@@ -88,7 +99,7 @@ def in_bands(
             logger.warning(
                 "blur ran out of memory in bands of %d rows; it goes on with %d",
                 rows,
-                rows_that_fit(height, halo, bytes_per_row, memory_bytes),
+                rows_that_fit(height, halo, bytes_per_row, memory_bytes, BAND_PIXELS // width),
             )
             continue
         start = band.stop

@@ -107,4 +107,4 @@ def _gathered(
     held = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
     reach = stack.reach_px(radius_px, shape)
     bytes_per_row = held * (width + 2 * reach) * radiance.element_size()
-    return in_bands(work, height, reach, bytes_per_row, memory_bytes)
+    return in_bands(work, height, reach, bytes_per_row, memory_bytes, width)

@@ -36,6 +36,18 @@ def test_taf_leaves_no_seam(scene, engine):
     assert (whole - banded).abs().max() <= (SEAMLESS if engine == "stack" else 0.0)
 
 
+def test_a_large_picture_is_never_one_piece(scene, monkeypatch):
+    """However much memory there is: what is in one piece cannot be interrupted."""
+    whole = [lens(*scene, FOCUS, CAMERA) for lens in (taf_lens, dr_bokeh_lens)]
+    heard: list[int] = []
+    of = memory.rows_that_fit
+    monkeypatch.setattr(memory, "BAND_PIXELS", 2 * BAND_ROWS * WIDTH)
+    monkeypatch.setattr(memory, "rows_that_fit", lambda *given: heard.append(of(*given)) or heard[-1])
+    for lens, picture in zip((taf_lens, dr_bokeh_lens), whole, strict=True):
+        assert (lens(*scene, FOCUS, CAMERA) - picture).abs().max() <= SEAMLESS * 2.0
+    assert set(heard) == {2 * BAND_ROWS}
+
+
 def test_shapes_leave_no_seam(scene):
     for shape in (ApertureShape("polygon", blades=6), ApertureShape("polygon", blades=5, cats_eye=0.5)):
         whole, banded = (
@@ -68,10 +80,12 @@ def test_gradients_need_the_whole_picture_and_get_it(scene):
     halo=st.integers(0, 5).map(lambda n: n * BAND_ROWS),
     per_row=st.integers(1, 10**6),
     memory_bytes=st.none() | st.integers(0, 10**9),
+    at_most=st.none() | st.integers(0, 3000),
 )
-def test_bands_hold_to_their_budget(height, halo, per_row, memory_bytes):
-    rows = rows_that_fit(height, halo, per_row, memory_bytes)
+def test_bands_hold_to_their_budget(height, halo, per_row, memory_bytes, at_most):
+    rows = rows_that_fit(height, halo, per_row, memory_bytes, at_most)
     assert 1 <= rows <= height
+    assert at_most is None or rows <= max(at_most, BAND_ROWS)
     assert rows == height or rows % BAND_ROWS == 0
     if memory_bytes is not None and BAND_ROWS < rows < height:
         assert (rows + 2 * halo) * per_row <= memory_bytes
@@ -89,7 +103,7 @@ def test_every_row_is_made_once_with_its_halo(height, reach, rows):
         made[band] += 1
         return torch.arange(band.start, band.stop).float()[None, None, :, None]
 
-    out = in_bands(work, height, reach, 1, (rows * BAND_ROWS) + 2 * halo)
+    out = in_bands(work, height, reach, 1, (rows * BAND_ROWS) + 2 * halo, 1)
     assert out.flatten().tolist() == list(range(height))
     assert made.eq(1).all()
 

@@ -176,21 +176,29 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], N
     reach = levels.reach_px
     out = np.empty((batch, channels, height, width), np.float32)
     bands = range(0, height, _BAND_ROWS)
-    edges = ((0, 0), (reach, reach), (reach, reach + spare))
+    edges = ((reach, reach), (reach, reach + spare))
+
+    def report(b: int, done: int) -> None:
+        if on_progress is not None:
+            on_progress(b * len(bands) + done, batch * len(bands))
+
     for b in range(batch):
         if b < len(image):
-            padded = np.pad(image[b].detach().numpy(), edges, mode="edge")
+            padded = np.empty((channels, height + 2 * reach, width + spare + 2 * reach), np.float32)
             prefix = np.empty((*padded.shape[:2], padded.shape[2] + 1), np.float64)
-            prefix[:, :, reach] = 0.0
-            # counted from the picture's first column: a wider border must not change the rounding
-            prefix[:, :, :reach] = padded[:, :, :1] * np.arange(-reach, 0, dtype=np.float64)
-            np.cumsum(padded[:, :, reach:], axis=2, dtype=np.float64, out=prefix[:, :, reach + 1 :])
+            for c in range(channels):
+                padded[c] = np.pad(image[b, c].detach().numpy(), edges, mode="edge")
+                report(b, 0)
+                prefix[c, :, reach] = 0.0
+                # counted from the picture's first column: a wider border must not change the rounding
+                prefix[c, :, :reach] = padded[c, :, :1] * np.arange(-reach, 0, dtype=np.float64)
+                np.cumsum(padded[c, :, reach:], axis=1, dtype=np.float64, out=prefix[c, :, reach + 1 :])
+                report(b, 0)
         for done, y in enumerate(bands):
             band = slice(y, min(y + _BAND_ROWS, height))
             with _one_at_a_time, _as_many_threads_as_torch():
                 _gather_band(
                     padded, prefix, reach, radius[b, band], variance, *rows_of_levels, y, out[b, :, band]
                 )
-            if on_progress is not None:
-                on_progress(b * len(bands) + done + 1, batch * len(bands))
+            report(b, done + 1)
     return torch.from_numpy(out)
