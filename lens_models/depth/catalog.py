@@ -105,8 +105,11 @@ def local_models(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def choices(local: Mapping[str, Path]) -> list[str]:
-    """What there is to choose from: what is on this machine, then what can be downloaded."""
-    return [*local, *(p.entry for p in PUBLISHED if p.file not in local)]
+    """What there is to choose from: what is on this machine, then what is published.
+
+    What was downloaded stays under both names: a workflow that was saved before keeps its choice.
+    """
+    return [*local, *(p.entry for p in PUBLISHED)]
 
 
 def find(choice: str, local: Mapping[str, Path]) -> Path | Published:
