@@ -160,8 +160,8 @@ FEATURES = (
     ),
     Feature(
         "rack focus", "S", "yes", ("N", "B"), ("RackFocus",),
-        (f"{HOST}/test_focus.py::test_a_rack_begins_and_ends_where_its_keyframes_are",),
-        but="no test yet that layers of a clip stay steady from frame to frame",
+        (f"{HOST}/test_focus.py::test_a_rack_begins_and_ends_where_its_keyframes_are",
+         "tests/test_steady.py::test_a_rack_does_not_pop"),
     ),
     Feature(
         "aperture sweep with labels", "M", "yes", ("the paper's figures",), ("ApertureSweep", "ContactSheet"),
@@ -206,14 +206,15 @@ FEATURES = (
         but="on the CPU; no GPU was measured",
     ),
     Feature(
-        "help, tooltips, templates, tests", "M", "yes", ("some partly",), (),
+        "help, tooltips, templates, blueprints, tests", "M", "yes", ("some partly",), (),
         ("tests/acceptance/test_features.py::test_every_node_has_a_help_page",
+         f"{HOST}/test_blueprints.py::test_all_that_is_inside_exists",
          f"{HOST}/test_examples.py::test_an_example_runs"),
     ),
     Feature(
-        "other languages", "L", "partly", ("LR", "N"), (),
+        "other languages", "L", "yes", ("LR", "N"), (),
         (f"{HOST}/test_pack.py::test_translations_are_served_and_name_what_there_is",),
-        but="German, Japanese and Chinese for some of the nodes",
+        but="Japanese and Chinese for every node; German too, once ComfyUI offers it",
     ),
 )  # fmt: skip
 

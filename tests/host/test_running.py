@@ -123,6 +123,61 @@ def test_a_long_job_stops_when_told_to(comfy):
     assert max(values) < 1000
 
 
+def layered(photo, width: int, distance_m: float) -> tuple[Graph, str]:
+    """The demo's photo, enlarged, through Dr.Bokeh Lens at two apertures; the lens's id."""
+    g = Graph()
+    picture = g(
+        "ImageScale", image=g("LoadImage", image=photo[0]), upscale_method="bilinear", width=width,
+        height=width * 500 // 741, crop="disabled",
+    )  # fmt: skip
+    depth = g("FineDefocusLoadDepth", file=photo[1], unit="millimetres", metres_per_unit=0.001, channel="")
+    camera = g(
+        "FineDefocusCamera", aperture="free", f_number=2.0, focal_mm=105.0, sensor="Full frame 36 × 24 mm",
+        sensor_width_mm=36.0, sensor_height_mm=24.0, framing="crop to the picture",
+    )  # fmt: skip
+    cameras = g(
+        "FineDefocusApertureSweep", camera=camera, sweep="list", start=1.8, end=22.0, step="1 stop",
+        f_numbers="2, 4",
+    )  # fmt: skip
+    lens = g(
+        "FineDefocusDrBokehLens", image=picture, depth=depth,
+        focus=g("FineDefocusFocusDistance", distance_m=distance_m, scale=1.0), camera=cameras,
+        max_radius_px=64, depth_resampling="bilinear",
+    )  # fmt: skip
+    g("PreviewImage", images=lens)
+    return g, lens[0]
+
+
+def test_finding_layers_tells_its_progress(comfy, photo):
+    g, lens = layered(photo, 500, 2.31)
+    with listening(comfy) as heard:
+        comfy.prompt(g)
+    values = [data["value"] for event, data in heard if event == "progress" and data["node"] == lens]
+    assert values == sorted(values)
+    assert values[-1] == 1000
+    # the first of two apertures is done at 500; most of it is for the layers, in more than one step
+    assert len({value for value in values if 0 < value < 350}) >= 2
+
+
+def test_layers_being_found_can_be_stopped(comfy, photo):
+    """A picture of 3000 px, whose layers take many seconds: not a second of them after the word."""
+    g, lens = layered(photo, 3000, 2.32)
+    with listening(comfy) as heard:
+        prompt_id = comfy.queue(g)
+        end = time.monotonic() + 120
+        while not any(e == "progress" and d["node"] == lens and d["value"] > 0 for e, d in heard):
+            assert time.monotonic() < end, "the lens did not begin"
+            time.sleep(0.05)
+        told = time.monotonic()
+        comfy.interrupt()
+        entry = comfy.wait(prompt_id, 60)
+        took = time.monotonic() - told
+    assert any(event == "execution_interrupted" for event, _ in entry["status"]["messages"])
+    assert took < 5  # a busy machine's second
+    values = [d["value"] for e, d in heard if e == "progress" and d["node"] == lens]
+    assert max(values) < 350  # in the middle of the layers of the first aperture
+
+
 def test_the_server_goes_on_after_an_error(comfy):
     g, ids = sweep(distance=2.55, f_numbers="2.8, banana")
     with pytest.raises(RuntimeError, match="banana"):
