@@ -12,7 +12,7 @@ from .exposure import Progress
 
 #: Side of the small pictures by which frames of one scene are told from a new one, px,
 _SMALL = 24
-#: and how much of their light may differ.
+#: and how much of their light, and of their inverse depth, may differ.
 _SAME = 0.2
 
 
@@ -26,7 +26,7 @@ class SteadyCuts:
 
     def __init__(self) -> None:
         self._inverse_m: list[float] = []
-        self._seen: Tensor | None = None
+        self._seen: list[Tensor] = []
 
     @torch.no_grad()
     def find(
@@ -40,16 +40,19 @@ class SteadyCuts:
     ) -> list[float]:
         """`find_cuts` of the next frame. radiance: `(1, C, H, W)`; focus, camera: single settings."""
         inverse_focus, px_per_inverse_m = (v.item() for v in radius_line(focus, camera, radiance.shape[-1]))
-        small = F.adaptive_avg_pool2d(radiance[:, :3], _SMALL)
+        light = F.adaptive_avg_pool2d(radiance[:, :3], _SMALL)[0]
+        depth = F.adaptive_avg_pool2d(nearness[None], _SMALL) / px_per_inverse_m + inverse_focus
+        small = [light, depth]
         kept = [px_per_inverse_m * (q - inverse_focus) for q in self._inverse_m if self._goes_on(small)]
         cuts = find_cuts(nearness, max_layers, on_progress, kept)
         self._inverse_m = [inverse_focus + cut / px_per_inverse_m for cut in cuts]
         self._seen = small
         return cuts
 
-    def _goes_on(self, small: Tensor) -> bool:
-        """Whether a picture shows what the one before showed."""
-        seen = self._seen
-        if seen is None or seen.device != small.device:
-            return False
-        return bool((small - seen).abs().mean() <= _SAME * seen.abs().mean())
+    def _goes_on(self, small: list[Tensor]) -> bool:
+        """Whether a picture shows what the one before showed, as far away."""
+        pairs = zip(small, self._seen, strict=True)
+        return all(
+            one.device == two.device and bool((one - two).abs().mean() <= _SAME * two.abs().mean())
+            for one, two in pairs
+        )

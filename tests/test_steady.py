@@ -78,13 +78,14 @@ def test_a_cut_follows_what_it_parts():
         assert ((layers[0].alpha[0, 0] > 0.5) != figure).float().mean() < 0.01
 
 
-def test_another_picture_begins_anew():
+@pytest.mark.parametrize("changed", ["picture", "depth"])
+def test_another_scene_begins_anew(changed):
     picture, depth = scene()
-    other = torch.rand(picture.shape, generator=torch.Generator().manual_seed(9)).square()
-    plain = torch.full_like(depth, 3.0)
-    plain[:, 40:90, 60:150] = 1.1
+    other, plain = picture, depth.flip(-1) * 1.5
+    if changed == "picture":
+        other, plain = torch.rand(picture.shape, generator=torch.Generator().manual_seed(9)).square(), depth
     focus, clip = Focus(2.0), SteadyCuts()
-    scene_layers(picture, depth, focus, CAMERA, steady=clip)
+    scene_layers(picture, depth, Focus(5.0), CAMERA, steady=clip)
     second = scene_layers(other, plain, focus, CAMERA, steady=clip)
     alone = scene_layers(other, plain, focus, CAMERA)
     assert len(second) == len(alone)

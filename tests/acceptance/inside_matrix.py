@@ -95,7 +95,8 @@ def scene(batch, size, alpha, depth):
         "other aspect": (max(1, width // 2), max(1, height)),
     }[depth]
     y, x = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns), indexing="ij")
-    metres = torch.stack([torch.where(x**2 + y**2 < 0.4, 1.5 + 0.1 * i, 5.0 + y) for i in range(depths)])
+    # each half as far again: depths that are alike would be a clip, whose layers are steadied
+    metres = torch.stack([torch.where(x**2 + y**2 < 0.4, 1.5, 5.0 + y) * 1.5**i for i in range(depths)])
     metres[:, : rows // 4] = torch.inf
     found = DepthMap(metres, torch.ones_like(metres, dtype=torch.bool))
     stops = torch.tensor([0.5, 1.0, 2.0, 4.0, 5.6, 8.0, 11.0, 16.0])[:cameras]
