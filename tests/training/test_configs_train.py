@@ -14,7 +14,7 @@ from training.checkpoint import latest, models_in
 from training.config import load_config
 from training.run_folder import read_part
 
-STEPS = 6
+STEPS = 4
 TINY = (
     "models={source: tiny, teacher: null, generator: null, fake: null, text: null, vae: null, depth: null, "
     "focus: null}",
