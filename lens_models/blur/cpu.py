@@ -155,6 +155,14 @@ def _as_many_threads_as_torch() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+def check_taken(image: Tensor, radius_px: Tensor) -> None:
+    """Raise ValueError for what the compiled engines cannot blur: other devices, types, wanted gradients."""
+    if image.device.type != "cpu" or image.dtype != torch.float32:
+        raise ValueError(f"The cpu blur takes float32 on the CPU, not {image.dtype} on {image.device}.")
+    if torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad):
+        raise ValueError("The cpu blur has no gradients: use the stack engine.")
+
+
 def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
     """Each output pixel averages its neighbourhood with the disc of its own radius.
 
@@ -163,10 +171,7 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], N
     Returns `(B, C, H, W)` float32 without gradients.
     Raises ValueError for another device or type, and when gradients are wanted.
     """
-    if image.device.type != "cpu" or image.dtype != torch.float32:
-        raise ValueError(f"The cpu blur takes float32 on the CPU, not {image.dtype} on {image.device}.")
-    if torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad):
-        raise ValueError("The cpu blur has no gradients: use the stack engine.")
+    check_taken(image, radius_px)
     channels, height, width = image.shape[1:]
     batch, spare = len(radius_px), -width % _BLOCK
     levels = disc.levels_for(float(radius_px.max()))

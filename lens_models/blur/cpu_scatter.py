@@ -22,7 +22,7 @@ from numba import prange
 from torch import Tensor
 
 from .. import disc
-from .cpu import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels
+from .cpu import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken
 
 Progress = Callable[[int, int], None]
 
@@ -322,10 +322,7 @@ def scatter(image: Tensor, radius_px: Tensor, on_progress: Progress | None = Non
     Returns `(B, C, H, W)` float32 without gradients.
     Raises ValueError for another device or type, and when gradients are wanted.
     """
-    if image.device.type != "cpu" or image.dtype != torch.float32:
-        raise ValueError(f"The cpu blur takes float32 on the CPU, not {image.dtype} on {image.device}.")
-    if torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad):
-        raise ValueError("The cpu blur has no gradients: use the stack engine.")
+    check_taken(image, radius_px)
     image, radius_px = image.detach(), radius_px.detach().float()
     largest = float(radius_px.max())
     if largest * largest > _TURN_FROM:  # else it could not pay
