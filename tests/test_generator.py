@@ -23,8 +23,8 @@ from lens_models.generator import (
     schedule,
     timesteps,
 )
-from lens_models.generator.diffusers_twin import build_unet, generate, load_unet, time_ids
 from lens_models.generator.exif_embedding import head_tensors, sinusoid, told_the_camera
+from training.networks.sdxl_unet import build_unet, generate, load_unet, time_ids
 
 REPO = Path(__file__).parents[1]
 FIXTURE = Path(__file__).parent / "fixtures" / "dmd2"
@@ -149,7 +149,7 @@ def test_files_that_are_not_a_unet(tmp_path):
 
 def test_diffusers_is_imported_late_and_its_absence_is_a_sentence():
     code = (
-        "import sys; import lens_models.generator.diffusers_twin as twin; assert 'diffusers' not in "
+        "import sys; import training.networks.sdxl_unet as twin; assert 'diffusers' not in "
         "sys.modules\n"
         "sys.modules['diffusers'] = None\n"
         "try: twin.build_unet()\n"

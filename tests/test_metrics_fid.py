@@ -7,8 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from lens_models.metrics.fid import FeatureStatistics, fid, frechet_distance
-from lens_models.metrics.inception import FEATURES, FIDInception, load_inception
+from training.evaluate.metrics.fid import FeatureStatistics, fid, frechet_distance
+from training.evaluate.metrics.inception import FEATURES, FIDInception, load_inception
 
 
 def spread(random: np.random.Generator, size: int, rank: int | None = None) -> torch.Tensor:

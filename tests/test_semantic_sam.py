@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from lens_models.metrics.consistency import UNLABELLED, content_consistency
-from lens_models.metrics.naming import BLIP_USUAL, CLIP_USUAL, caption_nouns, spacy_nouns
-from lens_models.metrics.sam_masks import (
+from training.evaluate.metrics.naming import BLIP_USUAL, CLIP_USUAL, caption_nouns, spacy_nouns
+from training.evaluate.metrics.sam_masks import (
     MaskOptions,
     SamMasks,
     boxes_of,
@@ -25,8 +25,8 @@ from lens_models.metrics.sam_masks import (
     tidied,
     without_small_regions,
 )
-from lens_models.metrics.segmenter import Preparation, load_segmenter
-from lens_models.metrics.semantic_sam import (
+from training.evaluate.metrics.segmenter import Preparation, load_segmenter
+from training.evaluate.metrics.semantic_sam import (
     SemanticSam,
     SemanticSamOptions,
     Vocabulary,
@@ -386,7 +386,7 @@ def test_folders_that_are_none(tmp_path, monkeypatch):
 
 
 def test_chosen_in_a_config(tmp_path):
-    from training.config import ConfigError
+    from training.config.run import ConfigError
     from training.evaluate.options import load_evaluation
 
     config = tmp_path / "own.yaml"

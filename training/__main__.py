@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from .curate.command import add as add_curate
     from .evaluate.command import add as add_evaluate
-    from .labelling.command import add as add_label
-    from .study.command import add as add_study
+    from .people.labelling.command import add as add_label
+    from .people.study.command import add as add_study
 
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -69,8 +69,8 @@ def _add_stage(commands) -> None:
 
 
 def _stage(options: argparse.Namespace) -> int:
-    from .config import ConfigError, load_config, named
-    from .runner import run
+    from .config.run import ConfigError, load_config, named
+    from .run.runner import run
 
     if "=" in options.config:
         options.override.insert(0, options.config)
@@ -96,8 +96,8 @@ def _add_toy_sets(commands) -> None:
 
 
 def _toy_sets(options: argparse.Namespace) -> int:
-    from .config import load_config, named
-    from .toy_sets import write
+    from .config.run import load_config, named
+    from .data.toy_sets import write
 
     for path in write(options.to, load_config(named(options.config)), options.count):
         print(path)
@@ -149,7 +149,7 @@ def _weights(options: argparse.Namespace) -> int:
 
 
 def _add_estimate(commands) -> None:
-    from .estimate import Plan
+    from .run.budget import Plan
 
     command = commands.add_parser("estimate", help="memory, time and disk of a training; nothing is started")
     for field in dataclasses.fields(Plan):
@@ -162,7 +162,7 @@ def _add_estimate(commands) -> None:
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    from .estimate import Plan, report
+    from .run.budget import Plan, report
 
     print(report(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Plan)}))
     return 0
@@ -179,7 +179,7 @@ def _add_doctor(commands) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import examine
+    from .run.doctor import examine
 
     findings = examine(
         options.folder,
@@ -207,8 +207,8 @@ def _add_export(commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .export import PARTS, export_state, read_state
-    from .run_folder import read_run
+    from .export.export import PARTS, export_state, read_state
+    from .run.run_folder import read_run
 
     files = {part: getattr(options, part) for part in PARTS if getattr(options, part)}
     if options.trained and files:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.distributed.device_mesh import DeviceMesh
 
-from . import shard
-from .config import Config
-from .models import Networks, Prompt
+from .config.run import Config
+from .networks import fsdp as shard
+from .networks.models import Networks, Prompt
 
 
 def spread(networks: Networks, config: Config, mesh: DeviceMesh, prompt: Prompt) -> Networks:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens_models.depth.catalog import Published, download
-from lens_models.metrics.inception import WEIGHTS_FILE as INCEPTION
 from lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE
 
 from .data.packed import file_hash
+from .evaluate.metrics.inception import WEIGHTS_FILE as INCEPTION
 
 
 @dataclass(frozen=True)

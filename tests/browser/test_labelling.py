@@ -9,7 +9,7 @@ import pytest
 from browser.served import served, shot
 from PIL import Image
 
-from training.labelling.store import Labels
+from training.people.labelling.store import Labels
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -11,8 +11,8 @@ import pytest
 from browser.served import served, shot
 from PIL import Image, ImageDraw
 
-from training.study.manifest import read_manifest
-from training.study.store import Store
+from training.people.study.manifest import read_manifest
+from training.people.study.store import Store
 
 PROMPT = "a <b>cat</b> on a ${1 + 1} wall & a lamp"
 # A short film of a moving disc, made by the browser itself: nothing on this machine writes WebM.

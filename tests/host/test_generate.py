@@ -19,9 +19,9 @@ from host.provision import REPO
 from host.server import HostError
 from host.workflow import Graph
 from lens_models.generator import ExifEmbedding, export_metadata, save_exif_embedding
-from lens_models.generator.diffusers_twin import build_unet, generate, load_unet
 from lens_models.generator.exif_embedding import load_exif_embedding, told_the_camera
 from lens_models.generator.schedule import ItemNoise
+from training.networks.sdxl_unet import build_unet, generate, load_unet
 
 pytestmark = pytest.mark.host
 

@@ -1,4 +1,4 @@
-"""What the training exports, in ComfyUI: the loaders' own code on files of `training.export`.
+"""What the training exports, in ComfyUI: the loaders' own code on files of `training.export.export`.
 
 Tiny networks with random weights; see inside_training_export.py.
 """
@@ -26,7 +26,7 @@ from lens_models.focus import (
 )
 from lens_models.generator import ExifEmbedding
 from lens_models.generator.exif_embedding import head_tensors
-from training.export import export_state, read_state
+from training.export.export import export_state, read_state
 
 pytestmark = pytest.mark.host
 

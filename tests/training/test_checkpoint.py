@@ -16,14 +16,7 @@ import yaml
 from torch import nn
 
 from tests.training.small_run import CONFIG, DATA, Net, Run, equal, fill_the_disk
-from training.checkpoint import (
-    Checkpoints,
-    SaveFailed,
-    StopRequest,
-    latest,
-    load_models,
-    read_model,
-)
+from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, latest, load_models, read_model
 
 
 def saved(root, step=3, config=CONFIG, **more) -> Run:

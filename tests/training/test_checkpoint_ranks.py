@@ -11,9 +11,9 @@ from torch import nn
 
 from tests.training.small_run import CONFIG, DATA, equal, fill_the_disk
 from tests.training.two_ranks import run
-from training import shard
-from training.checkpoint import Checkpoints, SaveFailed, StopRequest, read_model
 from training.data import EpochSampler
+from training.networks import fsdp as shard
+from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, read_model
 
 
 def sharded(seed: int) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:

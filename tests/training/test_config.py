@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import Config, ConfigError, _names, load_config
+from training.config.run import Config, ConfigError, _names, load_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMOKE = CONFIGS / "smoke_cpu.yaml"

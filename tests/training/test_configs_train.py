@@ -9,10 +9,10 @@ from safetensors import safe_open
 from tests.training.test_config import TRAINED
 from tests.training.tiny_training import CHEAP, lines, sets, step_numbers
 from training.__main__ import main
-from training.build import build
-from training.checkpoint import latest, models_in
-from training.config import load_config
-from training.run_folder import read_part
+from training.config.run import load_config
+from training.networks.build import build
+from training.run.checkpoint import latest, models_in
+from training.run.run_folder import read_part
 
 STEPS = 4
 TINY = (

@@ -11,10 +11,10 @@ import torch
 
 from tests.training import curate_models
 from tests.training.curate_photos import photo, scene
-from training.config import ConfigError
+from training.config.run import ConfigError
 from training.curate import blur, caption, command
 from training.curate import photo as photo_stage
-from training.curate.blur_net import (
+from training.curate.classifier.net import (
     CLASSES,
     TINY,
     BlurNet,
@@ -23,7 +23,7 @@ from training.curate.blur_net import (
     load_trunk,
     save_blur_net,
 )
-from training.curate.blur_samples import (
+from training.curate.classifier.samples import (
     Sample,
     blur_all,
     from_masks,
@@ -33,7 +33,7 @@ from training.curate.blur_samples import (
     split,
     spoiled,
 )
-from training.curate.blur_training import Training, calibrated, findings_of, load_training, train
+from training.curate.classifier.train import Training, calibrated, findings_of, load_training, train
 from training.curate.flow import Engine, read_done
 from training.curate.options import Blur, Caption, Curation, Photo
 from training.curate.pixels import crops
@@ -339,8 +339,8 @@ def test_models_are_never_downloaded(tmp_path, section):
 
 
 def test_unknown_maps_teach_nothing():
-    from training.curate.blur_samples import Learned
-    from training.curate.blur_training import loss_of
+    from training.curate.classifier.samples import Learned
+    from training.curate.classifier.train import loss_of
 
     torch.manual_seed(0)
     network = BlurNet(TINY).eval()

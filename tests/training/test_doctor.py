@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from lens_models.focus import load_predictor
 from lens_models.generator import read_card
-from training import doctor
 from training.__main__ import main
+from training.run import doctor
 
 REPO = Path(__file__).parents[2]
 FIXTURES = REPO / "tests" / "fixtures"

@@ -8,18 +8,8 @@ from torch import nn
 
 from lens_models.depth.metric3d import PUBLISHED, Metric3Dv2
 from lens_models.focus import VisualSaliencyTransformer, VSTConfig
-from lens_models.generator.diffusers_twin import build_unet
-from training.estimate import (
-    ACTIVATIONS,
-    GIB,
-    NETWORKS,
-    Plan,
-    day,
-    estimate,
-    memory_gb,
-    report,
-    turn_tflop,
-)
+from training.networks.sdxl_unet import build_unet
+from training.run.budget import ACTIVATIONS, GIB, NETWORKS, Plan, day, estimate, memory_gb, report, turn_tflop
 
 #: Where DMD2's LoRA sits: every attention, feed-forward, convolution and time projection.
 LORA_LAYERS = (

@@ -12,8 +12,8 @@ from training.evaluate import kit as kit_module
 from training.evaluate.kit import Kit, swept
 from training.evaluate.methods import TABLE1
 from training.evaluate.options import Evaluation, load_evaluation
-from training.export import State
-from training.text import build_text
+from training.export.export import State
+from training.networks.text import build_text
 
 RANK, ALPHA = 2, 4.0
 

@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lens_models.metrics import LPIPS, FIDInception
+from lens_models.metrics import LPIPS
 from training.evaluate import command, measures, table
 from training.evaluate.methods import TABLE1
+from training.evaluate.metrics.inception import FIDInception
 from training.evaluate.options import load_evaluation
 from training.evaluate.prompts import Asking, read_prompts
 from training.evaluate.statistics import bootstrap, wilson

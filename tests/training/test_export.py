@@ -21,11 +21,18 @@ from lens_models.focus import (
     save_predictor,
 )
 from lens_models.generator import ExifEmbedding, load_exif_embedding, read_card
-from lens_models.generator.diffusers_twin import build_unet, load_unet
 from lens_models.generator.exif_embedding import head_tensors
-from training import export
-from training.export import Run, export_generator, export_lora, export_state, predictor_from, read_state
-from training.export_lora import lora_tensors
+from training.export import export
+from training.export.export import (
+    Run,
+    export_generator,
+    export_lora,
+    export_state,
+    predictor_from,
+    read_state,
+)
+from training.export.lora_names import lora_tensors
+from training.networks.sdxl_unet import build_unet, load_unet
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "dmd2"
 CONFIG = json.loads((FIXTURE / "config.json").read_text())

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from training.journal import RANGES, Histograms, Journal
-from training.loop import Step
-from training.schedule import Turn
+from training.distill.schedule import Turn
+from training.run.journal import RANGES, Histograms, Journal
+from training.run.loop import Step
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from training import __main__ as commands
-from training.curate.blur_net import CLASSES
-from training.curate.blur_samples import from_table
-from training.labelling.results import agreement, decided, export, kappa
-from training.labelling.store import LABELS, LabelError, Labels, annotator_name
+from training.curate.classifier.net import CLASSES
+from training.curate.classifier.samples import from_table
+from training.people.labelling.results import agreement, decided, export, kappa
+from training.people.labelling.store import LABELS, LabelError, Labels, annotator_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,7 +158,7 @@ def test_names(name):
 
 def test_nothing_here_needs_torch_or_gradio():
     code = (
-        "import sys; from training.labelling import command, results, store; "
+        "import sys; from training.people.labelling import command, results, store; "
         "sys.exit(bool({'torch', 'gradio', 'lens_models'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from tests.training.tiny_run import batch, config, networks
 from tests.training.tiny_training import command, everything, same, sets
 from training.__main__ import main
-from training.build import build
-from training.config import load_config
-from training.loop import Run
-from training.lora import FAKE, GENERATOR, lora_parameters
-from training.schedule import Turn
-from training.stage1 import Report, Stage1
-from training.stage2 import Stage2
+from training.config.run import load_config
+from training.distill.schedule import Turn
+from training.distill.stage1 import Report, Stage1
+from training.distill.stage2 import Stage2
+from training.networks.build import build
+from training.networks.lora import FAKE, GENERATOR, lora_parameters
+from training.run.loop import Run
 
 SHALLOW = Turn(step=1, generator=True, shallow=True, k=1, gan=True)
 DEEP = dataclasses.replace(SHALLOW, shallow=False)

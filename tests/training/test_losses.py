@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training import losses
+from training.distill import losses
 
 EXACT = {"rel": 1e-12}  # float64 on both sides, a few operations
 

@@ -8,11 +8,11 @@ import torch.distributed as dist
 
 from tests.training.tiny_run import batch, config, networks
 from tests.training.two_ranks import run as on_two_ranks
-from training.checkpoint import Checkpoints
-from training.loop import Run
+from training.distill.schedule import turn
+from training.networks.fsdp import device_mesh
 from training.parallel import spread
-from training.schedule import turn
-from training.shard import device_mesh
+from training.run.checkpoint import Checkpoints
+from training.run.loop import Run
 
 #: Both kinds of generator turn, and four updates of the fake score between each two.
 STEPS = 12

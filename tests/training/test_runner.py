@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from tests.training.small_run import fill_the_disk
 from tests.training.tiny_run import SMOKE
 from tests.training.tiny_training import at, command, everything, lines, same, sets, step_numbers
-from training import runner
 from training.__main__ import main
-from training.build import build
-from training.checkpoint import latest
-from training.config import load_config
+from training.config.run import load_config
 from training.data import PackedSet
 from training.data.packed import LATENTS, column_prefix
-from training.run_folder import read_part
+from training.networks.build import build
+from training.run import runner
+from training.run.checkpoint import latest
+from training.run.run_folder import read_part
 
 STEPS = 6
 

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from tests.training.tiny_run import SMOKE
 from tests.training.tiny_training import CHEAP, command, everything, lines, sets, step_numbers
 from tests.training.two_ranks import run as in_two
-from training import runner
-from training.checkpoint import latest
-from training.config import load_config
-from training.source import PackedSource
-from training.stage1 import NotFinite
+from training.config.run import load_config
+from training.data.source import PackedSource
+from training.distill.stage1 import NotFinite
+from training.run import runner
+from training.run.checkpoint import latest
 
 STEPS = 4
 

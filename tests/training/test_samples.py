@@ -8,10 +8,10 @@ from PIL import Image
 
 from lens_models.stops import FULL_STOPS, label
 from tests.training.tiny_run import config, networks
-from training import samples
 from training.evaluate.pictures import save_png
-from training.loop import Run
-from training.text import build_text
+from training.networks.text import build_text
+from training.run import samples
+from training.run.loop import Run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training import draws, schedule
+from training.distill import rng as draws
+from training.distill import schedule
 
 
 def turns(count, *overrides):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.training.two_ranks import run
-from training import shard
+from training.networks import fsdp as shard
 
 
 class Pair(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training import schedule
 from training.data import PackedWriter, Record
-from training.models import Prompt
-from training.source import PackedSource, worded
+from training.data.source import PackedSource, worded
+from training.distill import schedule
+from training.networks.models import Prompt
 
 COUNT, SIDE = 8, 8
 

@@ -13,13 +13,13 @@ from lens_models import Camera, Focus, taf_lens
 from lens_models.focus import save_predictor
 from lens_models.light import linear_to_srgb, srgb_to_linear
 from tests.training.tiny_run import batch, config, networks, perturb
-from training import losses
-from training.build import build
-from training.loop import Run, train
-from training.models import frozen, lower_half
-from training.schedule import Turn
-from training.stage1 import NotFinite, Stage1
-from training.stage2 import Stage2
+from training.distill import losses
+from training.distill.schedule import Turn
+from training.distill.stage1 import NotFinite, Stage1
+from training.distill.stage2 import Stage2
+from training.networks.build import build
+from training.networks.models import frozen, lower_half
+from training.run.loop import Run, train
 
 DEEP = Turn(step=0, generator=True, shallow=False, k=1, gan=True)
 SHALLOW = Turn(step=1, generator=True, shallow=True, k=1, gan=True)
@@ -201,7 +201,7 @@ def test_the_lower_half_is_the_networks_own():
 
 
 def test_the_critic_of_sdxl_has_the_published_size():
-    from training.models import CriticHead
+    from training.networks.models import CriticHead
 
     with torch.device("meta"):
         head = CriticHead(1280, 32)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.study import command
-from training.study.draw import draw, ours_is_left
-from training.study.manifest import ManifestError, read_manifest
-from training.study.plot import _BAR, preference_plot
-from training.study.results import preferences, summary
-from training.study.store import DuplicateVote, Store, Vote, VoteError, participant_code
+from training.people.study import command
+from training.people.study.draw import draw, ours_is_left
+from training.people.study.manifest import ManifestError, read_manifest
+from training.people.study.plot import _BAR, preference_plot
+from training.people.study.results import preferences, summary
+from training.people.study.store import DuplicateVote, Store, Vote, VoteError, participant_code
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [(f"p{p:02d}", f"b{b}") for p in range(25) for b in range(6)]
@@ -283,7 +283,7 @@ def test_bars_are_as_long_as_their_shares():
 
 def test_nothing_here_needs_torch_or_gradio():
     code = (
-        "import sys; from training.study import command, results, store, sweeps; "
+        "import sys; from training.people.study import command, results, store, sweeps; "
         "sys.exit(bool({'torch', 'gradio', 'lens_models'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

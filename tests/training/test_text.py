@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training.build import TINY_POOLED, TINY_TEXT
-from training.text import _SDXL, _untrained, build_text
+from training.networks.build import TINY_POOLED, TINY_TEXT
+from training.networks.text import _SDXL, _untrained, build_text
 
 PROMPTS = ["a red disc before a blue wall", ""]
 

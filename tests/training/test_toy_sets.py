@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training.build import build
 from training.data import PackedSet, verify
-from training.toy_sets import F_NUMBERS, FAR_M, NEAR_M, photograph, scene, write
+from training.data.toy_sets import F_NUMBERS, FAR_M, NEAR_M, photograph, scene, write
+from training.networks.build import build
 
 
 def test_the_wall_blurs_and_the_disc_stays():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from training import draws
-from training.build import TINY_POOLED, TINY_TEXT, build
-from training.config import load_config
-from training.stage1 import Batch
+from training.config.run import load_config
+from training.distill import rng as draws
+from training.distill.stage1 import Batch
+from training.networks.build import TINY_POOLED, TINY_TEXT, build
 
 SMOKE = Path(__file__).parents[2] / "training" / "configs" / "smoke_cpu.yaml"
 

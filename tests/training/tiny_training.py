@@ -11,11 +11,11 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from tests.training.tiny_run import SMOKE
-from training import loop
 from training.__main__ import main
-from training.checkpoint import latest
-from training.config import load_config
-from training.toy_sets import write
+from training.config.run import load_config
+from training.data.toy_sets import write
+from training.run import loop
+from training.run.checkpoint import latest
 
 #: Cheap settings that change nothing of what is tested: no grids, and nothing computed twice.
 CHEAP = ("log.samples_every=0", "log.histograms_every=0", "checkpointing=false", "fake_updates=2")
@@ -67,4 +67,4 @@ def at(monkeypatch, step: int, act: Callable[[], None]) -> None:
                 act()
             yield done
 
-    monkeypatch.setattr("training.runner.steps", steps)
+    monkeypatch.setattr("training.run.runner.steps", steps)

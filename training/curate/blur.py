@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.packed import file_hash
-from .blur_net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
+from .classifier.net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
 from .flow import (
     Done,
     Engine,

@@ -39,7 +39,7 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says."""
     if options.stage == "train-blur":
-        from .blur_training import load_training, train
+        from .classifier.train import load_training, train
 
         train(load_training(options.config, options.overrides))
         return 0

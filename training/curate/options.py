@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..config import ConfigError
-from ..options import Part, Positive
+from ..config.run import ConfigError
+from ..config.sections import Part, Positive
 from . import STAGES
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

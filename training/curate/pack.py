@@ -157,8 +157,8 @@ class Worker(RowWorker):
 
 def encoder(config: Curation) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The autoencoder as a function of uint8 `(B, 3, H, W)`: mean and std of the latent, on the CPU, fp32."""
-    from ..build import autoencoder
-    from ..options import Paths
+    from ..config.sections import Paths
+    from ..networks.build import autoencoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng(devices=[]):

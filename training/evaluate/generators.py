@@ -14,12 +14,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lens_models.generator.diffusers_twin import generate, time_ids
 from lens_models.generator.exif_embedding import told_the_camera
 from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused, timesteps
 
-from .. import draws
-from ..models import Prompt
+from ..distill import rng as draws
+from ..networks.models import Prompt
+from ..networks.sdxl_unet import generate, time_ids
 from .camera_tokens import SETTINGS
 from .kit import Kit, decoded
 

@@ -20,7 +20,7 @@ import torch
 from lens_models.metrics.consistency import PAIRINGS
 
 from .. import units
-from ..config import ConfigError
+from ..config.run import ConfigError
 from .kit import Kit, swept
 from .measures import SCHEMA, SPACES, Meters
 from .methods import METHODS, Kept, Method, Pictures, ThroughTheLens

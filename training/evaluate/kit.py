@@ -16,19 +16,19 @@ from lens_models.camera import Camera, focal_px
 from lens_models.depth.metric3d import load_metric3d
 from lens_models.focus.predictor import load_predictor
 from lens_models.generator.card import read_card
-from lens_models.generator.diffusers_twin import build_unet, load_unet
 from lens_models.generator.exif_embedding import ExifEmbedding, exif_embedding_from, load_exif_embedding
 from lens_models.generator.schedule import FOUR_STEPS
 from lens_models.weights import fill, read_weights
 
-from ..build import TINY_UNET, build
-from ..config import Config, ConfigError, load_config, named
-from ..export import predictor_from
-from ..models import FocusRoot
-from ..models import Networks as TrainingNetworks
-from ..options import Paths
-from ..run_folder import is_run, read_run
-from ..text import TextEncoders, build_text
+from ..config.run import Config, ConfigError, load_config, named
+from ..config.sections import Paths
+from ..export.export import predictor_from
+from ..networks.build import TINY_UNET, build
+from ..networks.models import FocusRoot
+from ..networks.models import Networks as TrainingNetworks
+from ..networks.sdxl_unet import build_unet, load_unet
+from ..networks.text import TextEncoders, build_text
+from ..run.run_folder import is_run, read_run
 from .camera_tokens import CameraTokens
 from .lora import merge
 from .options import Evaluation

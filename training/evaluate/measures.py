@@ -10,17 +10,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lens_models.metrics import (
-    adjacent_distances,
-    blur_monotonicity,
-    content_consistency,
-    load_inception,
-    load_lpips,
-)
+from lens_models.metrics import adjacent_distances, blur_monotonicity, content_consistency, load_lpips
 from lens_models.metrics.consistency import F_NUMBERS, PAIRINGS
-from lens_models.metrics.segmenter import load_segmenter
 
 from .methods import Pictures
+from .metrics.inception import load_inception
+from .metrics.segmenter import load_segmenter
 from .options import Metrics
 
 _NUMBERS = pa.list_(pa.float64())

@@ -17,7 +17,7 @@ from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
 from lens_models.generator.camera_words import appended, depth_of_field, exif_text
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
-from ..stage2 import mean_depth
+from ..distill.stage2 import mean_depth
 from .generators import Asked, FewSteps, Generator, Guided, TokenGuided
 from .kit import Kit
 

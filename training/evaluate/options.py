@@ -13,11 +13,11 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, mod
 from pydantic.dataclasses import dataclass
 
 from lens_models.depth.preprocess import AUTO
-from lens_models.metrics.semantic_sam import SemanticSamOptions
 from lens_models.stops import FULL_STOPS
 
-from ..config import CONFIGS, ConfigError
-from ..options import Part, Positive, Weight
+from ..config.run import CONFIGS, ConfigError
+from ..config.sections import Part, Positive, Weight
+from .metrics.semantic_sam import SemanticSamOptions
 
 #: Settings that change no sample, only how samples are summed up.
 _SUMMARY = ("confidence", "resamples")

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from lens_models.generator.camera_words import DEEP_FROM
-from lens_models.metrics import FeatureStatistics, frechet_distance
 
 from .grid import COLUMNS, LABELLED, read_samples
 from .measures import Meters
 from .methods import METHODS
+from .metrics.fid import FeatureStatistics, frechet_distance
 from .options import Evaluation
 from .pictures import SUFFIXES, read_srgb
 from .prompts import Asking

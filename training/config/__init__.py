@@ -1,0 +1,1 @@
+"""A run's settings: YAML files, checked before anything is built."""

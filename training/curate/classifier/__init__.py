@@ -1,0 +1,1 @@
+"""The blur classifier of the curation: its network, samples and training."""

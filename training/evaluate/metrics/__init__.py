@@ -1,0 +1,1 @@
+"""What only the evaluation measures: FID, and the segmenters behind Content Consistency."""

@@ -1,0 +1,1 @@
+"""The networks of a run: built, adapted by LoRAs, spread over ranks."""

@@ -1,0 +1,100 @@
+"""What the votes say: how often ours was chosen over each baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from ...evaluate.statistics import wilson
+from .manifest import Manifest
+from .plot import preference_plot
+from .store import Store, Vote
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Ours against one baseline; share, low and high (Wilson, 95 %) are None without votes."""
+
+    baseline: str
+    name: str
+    votes: int
+    wins: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def preferences(votes: Sequence[Vote], manifest: Manifest) -> list[Preference]:
+    """Wins of ours per baseline, in the manifest's order.
+
+    The interval takes votes as independent, though each participant gives several.
+    """
+    found = []
+    for baseline in manifest.baselines:
+        won = [vote.won for vote in votes if vote.baseline == baseline]
+        low, high = wilson(sum(won), len(won)) if won else (None, None)
+        share = sum(won) / len(won) if won else None
+        found.append(Preference(baseline, manifest.methods[baseline], len(won), sum(won), share, low, high))
+    return found
+
+
+def summary(store: Store) -> dict:
+    """All figures: preferences, participants, share of left votes (a habit shows here), median seconds."""
+    votes = store.votes()
+    began, finished = store.participants()
+    left = sum(vote.side == "left" for vote in votes)
+    return {
+        "ours": store.manifest.methods[store.manifest.ours],
+        "question": store.manifest.question,
+        "manifest": store.manifest.digest,
+        "participants": began,
+        "finished": finished,
+        "votes": len(votes),
+        "left_share": left / len(votes) if votes else None,
+        "left_interval": list(wilson(left, len(votes))) if votes else None,
+        "median_seconds": median(vote.seconds for vote in votes) if votes else None,
+        "baselines": [asdict(found) for found in preferences(votes, store.manifest)],
+    }
+
+
+def write_results(store: Store, folder: str | Path) -> list[Path]:
+    """FOLDER/study.json, study.md and study.png."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = summary(store)
+    paths = [folder / f"study.{suffix}" for suffix in ("json", "md", "png")]
+    paths[0].write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    paths[1].write_text(markdown(found), encoding="utf-8")
+    rows = [(row["name"], row["share"], row["low"], row["high"], row["votes"]) for row in found["baselines"]]
+    preference_plot(rows, f"{found['ours']} chosen over").save(paths[2])
+    return paths
+
+
+def markdown(found: dict) -> str:
+    """The table of `summary` for people."""
+    lines = [
+        f"# {found['ours']} against each baseline",
+        "",
+        f"> {found['question']}",
+        "",
+        f"Participants {found['participants']}, finished {found['finished']}; votes {found['votes']}.",
+        "",
+        "| baseline | votes | ours chosen | share | Wilson 95 % |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["baselines"]:
+        share = "–" if row["share"] is None else f"{100 * row['share']:.1f} %"
+        interval = "–" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+        name = row["name"].replace("|", "\\|")
+        lines.append(f"| {name} | {row['votes']} | {row['wins']} | {share} | {interval} |")
+    if found["votes"]:
+        low, high = found["left_interval"]
+        lines += [
+            "",
+            f"Left side chosen in {100 * found['left_share']:.1f} % ({100 * low:.1f} to {100 * high:.1f} %); "
+            f"median time to a vote {found['median_seconds']:.1f} s.",
+        ]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,160 @@
+"""The training loop of one process; with sharded networks, of each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from ..config.run import Config
+from ..distill import schedule
+from ..distill.schedule import Turn
+from ..distill.stage1 import Batch, NotFinite, Stage1
+from ..distill.stage2 import Stage2
+from ..networks import fsdp as shard
+from ..networks.build import build
+from ..networks.models import Networks
+
+log = logging.getLogger("fine_defocus")
+
+#: The batch of a turn's accumulation; a pure function of both and of the rank.
+Source = Callable[[Turn, int], Batch]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did, for the log: losses unweighted, gradient norms before clipping, watched numbers.
+
+    seen: values whose distribution is watched.
+    """
+
+    turn: Turn
+    losses: Mapping[str, float]
+    norms: Mapping[str, float]
+    watched: Mapping[str, float]
+    rate: float
+    seen: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+class Run:
+    """Networks, optimisers and stage of a run; `step` is all there is to a step."""
+
+    def __init__(self, config: Config, networks: Networks):
+        """networks: as they shall be trained; sharded ones are sharded and warmed up already."""
+        self.config, self.networks = config, networks
+        self.stage = (Stage1 if config.stage == 1 else Stage2)(config, networks)
+        self.trained = networks.trainable(config)
+        self.optimisers = {name: self._optimiser(name, net) for name, net in self.trained.items()}
+
+    def step(self, step: int, source: Source) -> Step:
+        """One iteration. Raises NotFinite, with the batch saved into the run's folder."""
+        turn = schedule.turn(step, self.config)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        count = self.config.accumulation
+        losses: dict[str, float] = {}
+        watched: dict[str, float] = {}
+        seen: dict[str, tuple[Tensor, ...]] = {}
+        for i in range(count):
+            batch = source(turn, i)
+            if len(batch.samples) != self.config.batch:
+                raise ValueError(
+                    f"The config says {self.config.batch} samples per batch and this one has "
+                    f"{len(batch.samples)}: make them the same."
+                )
+            try:
+                report = self.stage.backward(batch, turn, 1.0 / count)
+            except NotFinite as error:
+                raise self._stopped(error, step, i, batch) from error
+            for found, sums in ((report.losses, losses), (report.watched, watched)):
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + value / count
+            for name, values in report.seen.items():
+                seen[name] = (*seen.get(name, ()), values)
+        norms = self._clipped()
+        if not all(torch.isfinite(torch.tensor(norm)) for norm in norms.values()):
+            told = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
+            raise self._stopped(NotFinite(f"A gradient is not finite: norms are {told}."), step, i, batch)
+        for network in self.trained.values():
+            shard.reshard(network)
+        share = schedule.rate(step, self.config)
+        for name in norms:
+            for group in self.optimisers[name].param_groups:
+                group["lr"] = share * self._rate(name)
+            self.optimisers[name].step()
+        return Step(turn, losses, norms, watched, share, seen)
+
+    def _clipped(self) -> dict[str, float]:
+        """Norms of the networks that have gradients, each held at the limit, alone or with its partner."""
+        reached = {
+            name: parameters
+            for name, net in self.trained.items()
+            if (parameters := [p for p in net.parameters() if p.grad is not None])
+        }
+        limit, norms = self.config.optimiser.clip, {}
+        together = not self.config.optimiser.clip_separately
+        for name in reached:
+            if not (together and name in ("generator", "focus")):
+                norms[name] = shard.clip(reached[name], limit)
+        pair = [name for name in ("generator", "focus") if name in reached and together]
+        if pair:
+            norm = shard.clip([p for name in pair for p in reached[name]], limit)
+            norms |= dict.fromkeys(pair, norm)
+        return norms
+
+    def _optimiser(self, name: str, network: nn.Module) -> AdamW:
+        settings = self.config.optimiser
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        return AdamW(
+            parameters, lr=self._rate(name), betas=settings.betas, weight_decay=settings.weight_decay
+        )
+
+    def _rate(self, name: str) -> float:
+        settings = self.config.optimiser
+        rates = {"generator": settings.lr, "focus": settings.focus_lr}
+        return rates.get(name, settings.fake_lr)
+
+    def _stopped(self, error: NotFinite, step: int, i: int, batch: Batch) -> NotFinite:
+        """The error with the place of the batch that it came from."""
+        from safetensors.torch import save_file
+
+        if not error.here:
+            return NotFinite(f"Step {step} stopped: {error}", here=False)
+        folder = Path(self.config.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        # a place in the global batch belongs to one rank alone
+        path = folder / f"not_finite_step_{step:06d}_sample_{batch.samples[0]}.safetensors"
+        save_file(batch.tensors(), path, metadata={"step": str(step), "accumulation": str(i)})
+        return NotFinite(f"Step {step} stopped: {error} The batch is saved as {path}.")
+
+
+def train(
+    config: Config,
+    source: Source,
+    *,
+    networks: Networks | None = None,
+    on_step: Callable[[Run, Step], None] | None = None,
+) -> Run:
+    """Train from the start for `config.steps` iterations.
+
+    source: gives the batches. networks: built from the config when not given. on_step: called after every
+    step, such as to log or to save.
+    Raises NotFinite when a loss or a gradient is; the batch is saved into the run's folder.
+    """
+    run = Run(config, networks or build(config))
+    for done in steps(run, source):
+        log.info("%s", done)
+        if on_step is not None:
+            on_step(run, done)
+    return run
+
+
+def steps(run: Run, source: Source, first: int = 0) -> Iterator[Step]:
+    """The steps from `first` on, each done when it is given."""
+    for step in range(first, run.config.steps):
+        yield run.step(step, source)

@@ -1,0 +1,282 @@
+"""The tensors of a run's state by key, and their way into and out of a folder.
+
+    models/MODEL/NAME                       weights and buffers, by diffusers' or the module's own names
+    optimisers/OPTIMISER/MODEL/NAME/ENTRY   what the optimiser keeps for that parameter, such as `exp_avg`
+
+Optimiser state is named after the parameter and not after its place in a list, and read for the parameters
+that had some: one that never got a gradient has none before and after. Tensors may be sharded; the folder
+(torch.distributed.checkpoint) is read into any other sharding. Its index is a pickle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.optim import Optimizer
+
+from ..data.packed import listed
+
+Model = nn.Module | Mapping[str, Tensor]
+Models = Mapping[str, Model]
+Optimisers = Mapping[str, Optimizer]
+_MODELS, _OPTIMISERS = "models/", "optimisers/"
+
+
+def in_ranks() -> bool:
+    """Whether this process is one of several that work together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def weights(models: Models) -> dict[str, Tensor]:
+    """All weights and buffers by key, sharing their memory. Raises ValueError for what is no tensor."""
+    tensors = {}
+    for name, model in models.items():
+        for key, value in (model.state_dict() if isinstance(model, nn.Module) else model).items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{key} of the model {name} is no tensor and cannot be saved.")
+            tensors[f"{_MODELS}{name}/{key}"] = value.detach()
+    return tensors
+
+
+def optimiser_state(models: Models, optimisers: Optimisers) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the optimisers keep, by key: tensors, and plain values such as a counter."""
+    owners, tensors, values = _owners(models), {}, {}
+    for name, optimiser in optimisers.items():
+        for parameter, entries in optimiser.state.items():
+            for entry, value in entries.items():
+                key = f"{_OPTIMISERS}{name}/{owners[id(parameter)]}/{entry}"
+                if isinstance(value, Tensor):
+                    tensors[key] = value.detach()
+                else:
+                    values[key] = value
+    return tensors, values
+
+
+def groups(models: Models, optimisers: Optimisers) -> dict[str, list[dict[str, Any]]]:
+    """Hyperparameters of every optimiser's groups, with the names of their parameters under `params`.
+
+    Raises ValueError for a parameter of none of the models.
+    """
+    owners, found = _owners(models), {}
+    for name, optimiser in optimisers.items():
+        unknown = sum(id(parameter) not in owners for parameter in _parameters(optimiser))
+        if unknown:
+            raise ValueError(
+                f"{unknown} parameters in the optimiser {name} belong to none of the models that are saved "
+                f"({', '.join(models)}): give their model as well."
+            )
+        found[name] = [
+            {
+                key: [owners[id(p)] for p in value] if key == "params" else _plain(value)
+                for key, value in group.items()
+            }
+            for group in optimiser.param_groups
+        ]
+    return found
+
+
+def write(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """All ranks write their parts. Raises OSError with its number for the disk's failures."""
+    try:
+        with _quiet():
+            dcp.save(tensors, storage_writer=_Writer(folder), no_dist=not in_ranks())
+    except CheckpointException as error:
+        causes = _causes(error)
+        raise next((c for c in causes if isinstance(c, OSError)), OSError(_told(causes))) from error
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """Size and precision of the tensors in a folder, by key. Raises ValueError for a damaged index."""
+    try:
+        return dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    except Exception as error:  # a damaged pickle fails in every way there is
+        raise ValueError(f"Its index is damaged ({error}).") from error
+
+
+def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> None:
+    """Fill tensors by their keys, in place. alone: one process reads, whatever the other ranks do.
+
+    Raises ValueError for damaged files.
+    """
+    try:
+        with _quiet():
+            dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=alone or not in_ranks())
+    except CheckpointException as error:
+        raise ValueError(f"Its files are damaged ({_told(_causes(error))}).") from error
+
+
+def read_weights(folder: Path, models: Models) -> None:
+    """Fill models from a folder that holds these and maybe others. Raises ValueError unless they fit."""
+    tensors = weights(models)
+    _compare({k: told for k, told in stored(folder).items() if k.startswith(_prefixes(models))}, tensors)
+    read(folder, tensors)
+
+
+def models_in(folder: Path) -> list[str]:
+    """Names of the models in a folder."""
+    return sorted({key.split("/")[1] for key in stored(folder) if key.startswith(_MODELS)})
+
+
+def read_model(folder: Path, name: str) -> dict[str, Tensor]:
+    """One model's whole weights on the CPU by their names, in one process. Raises ValueError without it."""
+    held, prefix = stored(folder), f"{_MODELS}{name}/"
+    tensors = {
+        key: torch.empty(told.size, dtype=told.properties.dtype)
+        for key, told in held.items()
+        if key.startswith(prefix)
+    }
+    if not tensors:
+        raise ValueError(f'It holds no model "{name}", only {", ".join(models_in(folder))}.')
+    read(folder, tensors, alone=True)
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+
+
+def read_all(
+    folder: Path,
+    models: Models,
+    optimisers: Optimisers,
+    saved_groups: Mapping[str, list[dict[str, Any]]],
+    values: Mapping[str, Any],
+) -> None:
+    """Give models and optimisers the state back that `weights`, `optimiser_state` and `groups` told.
+
+    Raises ValueError when weights or parameters are not the same ones.
+    """
+    held, tensors = stored(folder), weights(models)
+    _compare({key: told for key, told in held.items() if key.startswith(_MODELS)}, tensors)
+    if _members(saved_groups) != _members(groups(models, optimisers)):
+        raise ValueError(
+            f"The optimisers ({', '.join(saved_groups) or 'none'}) hold other parameters there than those of "
+            f"this run ({', '.join(optimisers) or 'none'}): build them as in the run that wrote it."
+        )
+    owners = _owners(models)
+    parameters = {
+        f"{_OPTIMISERS}{name}/{owners[id(parameter)]}": parameter
+        for name, optimiser in optimisers.items()
+        for parameter in _parameters(optimiser)
+    }
+    for key, told in held.items():
+        if key.startswith(_OPTIMISERS):
+            tensors[key] = _empty(told, parameters[key.rpartition("/")[0]])
+    read(folder, tensors)
+    for name, optimiser in optimisers.items():
+        _restore(optimiser, f"{_OPTIMISERS}{name}/", {**tensors, **values}, saved_groups[name])
+
+
+def _restore(
+    optimiser: Optimizer, prefix: str, state: Mapping[str, Any], saved_groups: list[dict[str, Any]]
+) -> None:
+    by_owner: dict[str, dict[str, Any]] = {}
+    for key, value in state.items():
+        if key.startswith(prefix):
+            owner, _, entry = key.removeprefix(prefix).rpartition("/")
+            by_owner.setdefault(owner, {})[entry] = value
+    names = [owner for group in saved_groups for owner in group["params"]]
+    numbered = {index: by_owner[owner] for index, owner in enumerate(names) if owner in by_owner}
+    restored = []
+    for saved, now in zip(saved_groups, optimiser.state_dict()["param_groups"], strict=True):
+        # JSON has no tuples
+        same_kind = {k: tuple(v) if isinstance(now.get(k), tuple) else v for k, v in saved.items()}
+        restored.append({**same_kind, "params": now["params"]})
+    optimiser.load_state_dict({"state": numbered, "param_groups": restored})
+
+
+def _empty(told: Any, parameter: Tensor) -> Tensor:
+    """Room for an entry: sharded as its parameter when it has its shape."""
+    if told.size == parameter.shape:
+        return torch.empty_like(parameter.detach(), dtype=told.properties.dtype)
+    return torch.empty(told.size, dtype=told.properties.dtype)
+
+
+def _compare(held: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless names, shapes and precisions of the weights are the same."""
+    complaints = []
+    for keys, problem in (
+        (sorted(set(wanted) - set(held)), "missing there"),
+        (sorted(set(held) - set(wanted)), "not expected"),
+    ):
+        if keys:
+            complaints.append(f"{len(keys)} {problem}: {listed([k.removeprefix(_MODELS) for k in keys])}")
+    for key in sorted(set(wanted) & set(held)):
+        there = (tuple(held[key].size), held[key].properties.dtype)
+        here = (tuple(wanted[key].shape), wanted[key].dtype)
+        if there != here:
+            complaints.append(f"{key.removeprefix(_MODELS)} is {there} there and {here} here")
+            break
+    if complaints:
+        raise ValueError(f"The weights are not those of this run: {'; '.join(complaints)}.")
+
+
+def _prefixes(models: Models) -> tuple[str, ...]:
+    return tuple(f"{_MODELS}{name}/" for name in models)
+
+
+def _owners(models: Models) -> dict[int, str]:
+    """MODEL/NAME of every parameter, by its identity."""
+    return {
+        id(value): f"{name}/{key}"
+        for name, model in models.items()
+        for key, value in (model.named_parameters() if isinstance(model, nn.Module) else model.items())
+    }
+
+
+def _parameters(optimiser: Optimizer) -> Iterator[Tensor]:
+    for group in optimiser.param_groups:
+        yield from group["params"]
+
+
+def _members(told: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[list[str]]]:
+    return {name: [group["params"] for group in found] for name, found in told.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+class _Writer(dcp.FileSystemWriter):
+    """Keeps the disk's own errors: torch raises others after them, and chains do not travel between ranks."""
+
+    def write_data(self, *positional: Any, **named: Any) -> Any:
+        with _disk_errors():
+            return super().write_data(*positional, **named)
+
+    def finish(self, *positional: Any, **named: Any) -> None:
+        with _disk_errors():
+            super().finish(*positional, **named)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror) from error
+
+
+def _causes(error: CheckpointException) -> list[BaseException]:
+    return [cause for cause, _ in error.failures.values()]
+
+
+def _told(causes: list[BaseException]) -> str:
+    return "; ".join(sorted({str(cause) or type(cause).__name__ for cause in causes}))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
+        yield
