@@ -2,7 +2,7 @@
 
 from .camera import Camera, Focus, coc_px
 from .dr_bokeh import dr_bokeh_lens, scene_layers
-from .layers import Layer, composite, split_layers
+from .layers.split import Layer, composite, split_layers
 from .taf import taf_lens
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .camera import Camera, Focus, broadcast_batch
 from .depth import DepthMap
-from .sheet import captions
+from .show.sheet import captions
 
 EVERY, SIDE = "every combination", "side by side"
 ORDERS = (EVERY, SIDE)

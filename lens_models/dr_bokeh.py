@@ -7,13 +7,13 @@ from torch import Tensor
 
 from . import blur
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
-from .exposure import Progress, checked_scene, item, progress_within
-from .fill import Background
-from .layers import Layer, composite, split_layers
+from .layers.fill import Background
+from .layers.sharpen import sharpened
+from .layers.split import Layer, composite, split_layers
+from .layers.steady import SteadyCuts
+from .layers.subject import along_the_mask
+from .scene import Progress, checked_scene, item, progress_within
 from .shape import ApertureShape
-from .sharpen import sharpened
-from .steady import SteadyCuts
-from .subject import along_the_mask
 
 #: Share of the work of a picture that goes into its layers, for the progress.
 SPLITTING = 0.7

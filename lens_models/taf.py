@@ -9,8 +9,8 @@ from torch import Tensor
 from . import blur
 from .blur import stack
 from .camera import Camera, Focus, broadcast_batch, coc_px
-from .exposure import Progress, checked_scene, item, largest_radius_px, progress_within
 from .memory import in_bands
+from .scene import Progress, checked_scene, item, largest_radius_px, progress_within
 from .shape import ApertureShape
 
 _PIXELS_TOGETHER = 1 << 23

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management as mm
 from comfy_api.latest import io, ui
 
-from ..lens_models.depth.preview import depth_preview, inverse_grey
+from ..lens_models.show.depth import depth_preview, inverse_grey
 from .depth import depth_summary
 from .say import say
 from .sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth

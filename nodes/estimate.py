@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..lens_models.camera import broadcast_batch, view_degrees
 from ..lens_models.depth import DepthMap, estimator
+from ..lens_models.depth.metric3d.preprocess import AUTO, CANVASES
 from ..lens_models.depth.normals import normal_picture
-from ..lens_models.depth.preprocess import AUTO, CANVASES
-from ..lens_models.exif import read_exif
+from ..lens_models.photo.exif import read_exif
 from .depth import depth_summary
 from .pictures import picture_size
 from .say import say

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..lens_models import Camera, Focus
 from ..lens_models.camera import broadcast_batch
 from ..lens_models.depth import DepthMap
-from ..lens_models.focus_point import (
+from ..lens_models.focus.point import (
     PATCH,
     SAMPLES,
     distance_at,
@@ -22,8 +22,8 @@ from ..lens_models.focus_point import (
     range_focus_m,
 )
 from ..lens_models.light import image_to_radiance, radiance_to_image
-from ..lens_models.overlay import acceptable_coc_px
-from ..lens_models.sheet import distances_label, metres_label
+from ..lens_models.show.overlay import acceptable_coc_px
+from ..lens_models.show.sheet import distances_label, metres_label
 from ..lens_models.stops import label as f_label
 from .pictures import picture_size, shape_warning
 from .say import say

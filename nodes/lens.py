@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..lens_models import Camera, Focus, Layer, composite, scene_layers, taf_lens
 from ..lens_models.dr_bokeh import SPLITTING
-from ..lens_models.exposure import Progress, progress_within
 from ..lens_models.highlights import compress_highlights, expand_highlights
+from ..lens_models.layers.steady import SteadyCuts
 from ..lens_models.light import image_to_radiance, radiance_to_image
+from ..lens_models.scene import Progress, progress_within
 from ..lens_models.shape import ApertureShape
-from ..lens_models.steady import SteadyCuts
 from .photograph import photograph, picture_outputs, scene_inputs, tilt_inputs
 from .pictures import shape_warning
 from .say import say

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from ..lens_models import coc_px
 from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
-from ..lens_models.exposure import item
-from ..lens_models.overlay import acceptable_coc_px, focus_overlay
-from ..lens_models.sheet import captioned, captions, contact_sheet, metres_label, table
+from ..lens_models.scene import item
+from ..lens_models.show.overlay import acceptable_coc_px, focus_overlay
+from ..lens_models.show.sheet import captioned, captions, contact_sheet, metres_label, table
 from .photograph import tilt_inputs
 from .pictures import picture_size
 from .say import say

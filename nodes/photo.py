@@ -18,10 +18,10 @@ from torch import Tensor
 
 import nodes as comfy_nodes
 
-from ..lens_models.exif import read_exif
-from ..lens_models.exif_write import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
-from ..lens_models.photo_camera import camera_of_photo
-from ..lens_models.sheet import captions
+from ..lens_models.photo.camera import camera_of_photo
+from ..lens_models.photo.exif import read_exif
+from ..lens_models.photo.save import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
+from ..lens_models.show.sheet import captions
 from .camera import SENSORS
 from .input_file import fingerprint, is_there
 from .pictures import picture_size

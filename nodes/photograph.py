@@ -20,8 +20,8 @@ from ..lens_models.depth import DepthMap
 from ..lens_models.highlights import compress_highlights, expand_highlights
 from ..lens_models.light import image_to_radiance, radiance_to_image
 from ..lens_models.memory import is_out_of_memory
-from ..lens_models.overlay import focus_overlay
-from ..lens_models.sheet import metres_label, share_label
+from ..lens_models.show.overlay import focus_overlay
+from ..lens_models.show.sheet import metres_label, share_label
 from .pictures import picture_size, shape_warning
 from .sockets import (
     APERTURE_SHAPE,

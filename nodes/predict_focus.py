@@ -19,8 +19,8 @@ from ..lens_models.focus import contrast_guess, focus_distance_m, load_predictor
 from ..lens_models.focus.distance import STRATEGIES
 from ..lens_models.focus.rack import smoothed_m
 from ..lens_models.light import image_to_radiance, linear_to_srgb
-from ..lens_models.overlay import saliency_overlay
-from ..lens_models.sheet import captioned, distances_label, metres_label
+from ..lens_models.show.overlay import saliency_overlay
+from ..lens_models.show.sheet import captioned, distances_label, metres_label
 from .pictures import picture_size
 from .say import say
 from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model

@@ -14,7 +14,7 @@ from lens_models.camera import view_degrees
 from lens_models.depth import DepthMap
 from lens_models.depth.estimator import default_fx_px, steady_factors
 from lens_models.depth.normals import normal_picture, normals_from_depth
-from lens_models.depth.preview import (
+from lens_models.show.depth import (
     SKY_RGB,
     Range,
     automatic_range,

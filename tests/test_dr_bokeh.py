@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_models import Camera, Focus, Layer, coc_px, composite, dr_bokeh_lens, light, split_layers, taf_lens
-from lens_models.cuts import find_cuts
-from lens_models.fill import push_pull
+from lens_models.layers.cuts import find_cuts
+from lens_models.layers.fill import push_pull
+from lens_models.layers.sharpen import sharpened
 from lens_models.shape import ApertureShape
-from lens_models.sharpen import sharpened
 
 STOPS = (1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from lens_models import exif as module
-from lens_models.exif import PhotoExif, read_exif
+from lens_models.photo import exif as module
+from lens_models.photo.exif import PhotoExif, read_exif
 
 MAKE, MODEL, ORIENTATION = 271, 272, 274
 EXPOSURE, F_NUMBER, SHUTTER_APEX, APERTURE_APEX = 33434, 33437, 37377, 37378

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lens_models import Camera, Focus, exif_write, photo_camera
-from lens_models.exif import PhotoExif, read_exif
-from lens_models.exif_write import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
-from lens_models.photo_camera import camera_of_photo
+from lens_models import Camera, Focus
+from lens_models.photo import camera as photo_camera
+from lens_models.photo import save as exif_write
+from lens_models.photo.camera import camera_of_photo
+from lens_models.photo.exif import PhotoExif, read_exif
+from lens_models.photo.save import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
 
 FORMATS = (PNG, JPEG, WEBP)
 WORKFLOW = {"prompt": '{"1": {}}', "workflow": '{"nodes": ["\\u00e9"]}', "extra": "[1]"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lens_models import Camera, Focus, coc_px
 from lens_models.depth import DepthMap
-from lens_models.focus_point import (
+from lens_models.focus.point import (
     FAR_M,
     PATCH,
     POINT,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens_models.depth.metric3d import (
+from lens_models.depth.metric3d.network import (
     PUBLISHED,
     Metric3DConfig,
     Metric3Dv2,

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_models.depth.metric3d import Metric3DConfig, Metric3Dv2
-from lens_models.depth.preprocess import (
+from lens_models.depth.metric3d.network import Metric3DConfig, Metric3Dv2
+from lens_models.depth.metric3d.preprocess import (
     AUTO,
     CANVASES,
     DEVIATION_RGB,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lens_models.overlay import acceptable_coc_px, focus_overlay, saliency_overlay
+from lens_models.show.overlay import acceptable_coc_px, focus_overlay, saliency_overlay
 
 
 def test_near_is_warm_far_is_cool_and_the_zone_keeps_its_colours():

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lens_models import Camera, Focus, cuts, fill, matting, memory, scene_layers, sharpen
+from lens_models import Camera, Focus, memory, scene_layers
 from lens_models.camera import coc_px
+from lens_models.layers import cuts, fill, matting, sharpen
 
 FOCUS, CAMERA = Focus(2.0), Camera(1.4, 85.0)
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from lens_models import Camera, Focus, coc_px, composite, dr_bokeh_lens, scene_layers
 from lens_models.camera import radius_line
+from lens_models.layers.steady import SteadyCuts
 from lens_models.light import linear_to_srgb
-from lens_models.steady import SteadyCuts
 
 CAMERA = Camera(2.2, 60.0)
 #: Focus of a rack from 1.7 m to 5.1 m, even in inverse depth as the eye sees it.

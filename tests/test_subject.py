@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_models.subject import along_the_mask
+from lens_models.layers.subject import along_the_mask
 
 HEIGHT, WIDTH = 96, 128
 Y, X = torch.meshgrid(torch.arange(HEIGHT) * 1.0, torch.arange(WIDTH) * 1.0, indexing="ij")

@@ -14,8 +14,8 @@ import torch
 from lens_models import Camera, Focus, coc_px, stops
 from lens_models.camera import sharp_limits_m
 from lens_models.disc import levels_of
-from lens_models.focus_point import f_number_for_range, range_focus_m
-from lens_models.overlay import acceptable_coc_px
+from lens_models.focus.point import f_number_for_range, range_focus_m
+from lens_models.show.overlay import acceptable_coc_px
 
 REPO = Path(__file__).resolve().parents[1]
 CAMERAS = (Camera(1.4, 135.0, 35.57), Camera(2.8, 50.0, 24.0), Camera(16.0, 24.0, 36.0))

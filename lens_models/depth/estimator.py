@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..camera import focal_px
 from .hugging_face import KINDS, MetricModel, load_metric_model
-from .metric3d import PUBLISHED as METRIC3D_SIZES
-from .metric3d import Metric3Dv2, load_metric3d
+from .metric3d.network import PUBLISHED as METRIC3D_SIZES
+from .metric3d.network import Metric3Dv2, load_metric3d
+from .metric3d.preprocess import AUTO, Letterbox, guided_upsampled, opaque
 from .normals import normals_from_depth
-from .preprocess import AUTO, Letterbox, guided_upsampled, opaque
 
 #: Focal length per picture width where nobody knows the lens: 35 mm on full frame.
 DEFAULT_FOCAL_MM, DEFAULT_SENSOR_MM = 35.0, 36.0

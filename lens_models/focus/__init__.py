@@ -10,7 +10,7 @@ from .saliency import (
     focus_distance_m,
     focus_from_mask,
 )
-from .vst import VisualSaliencyTransformer, VSTConfig, load_vst
+from .vst.network import VisualSaliencyTransformer, VSTConfig, load_vst
 
 __all__ = [
     "FocusPredictor",

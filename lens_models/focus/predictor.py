@@ -19,7 +19,7 @@ from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
 from ..weights import Weights, read_weights
 from .distance import measured, nothing_salient, weighted_mean_m
-from .vst import VisualSaliencyTransformer, VSTConfig, vst_from
+from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
 
 POLARITIES = ("near is bright", "near is dark")
 FORMAT = "fine-defocus focus predictor 1"

@@ -13,7 +13,7 @@ import pytest
 from host.workflow import Graph
 from PIL import Image
 
-from lens_models.exif import read_exif
+from lens_models.photo.exif import read_exif
 
 pytestmark = pytest.mark.host
 

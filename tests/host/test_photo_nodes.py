@@ -15,7 +15,7 @@ from host import provision
 from host.provision import REPO
 from host.server import ComfyHost, HostError
 from host.workflow import Graph
-from lens_models.exif import read_exif
+from lens_models.photo.exif import read_exif
 
 pytestmark = pytest.mark.host
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from host import provision
 
-from lens_models.exif import read_exif
+from lens_models.photo.exif import read_exif
 from training.curate.exif import Worker, header
 from training.curate.guard import within
 from training.curate.index import format_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lens_models.depth.metric3d import load_metric3d
+from lens_models.depth.metric3d.network import load_metric3d
 from lens_models.focus import save_predictor
 from training.evaluate import kit as kit_module
 from training.evaluate.kit import Kit, swept

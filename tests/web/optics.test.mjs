@@ -33,7 +33,7 @@ test('circle of confusion and sharp limits are those of lens_models.camera', () 
   }
 })
 
-test('a range is focused and stopped down as in lens_models.focus_point', () => {
+test('a range is focused and stopped down as in lens_models.focus.point', () => {
   for (const { camera, ends, width, sharp, distance, f_number } of core.ranges) {
     const inverse = ends.map((m) => 1 / m)
     near(rangeFocus(...inverse), distance)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from lens_models.depth.preprocess import AUTO
+from lens_models.depth.metric3d.preprocess import AUTO
 from lens_models.generator.schedule import FOUR_STEPS, TABLE_LENGTH
 
 from .sections import Data, Lens, Log, Loss, Optimiser, Part, Paths, Positive, Range, Saving, Weight

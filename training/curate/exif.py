@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lens_models.exif import read_exif
+from lens_models.photo.exif import read_exif
 
 from .flow import (
     Done,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from lens_models.exif import PhotoExif
+from lens_models.photo.exif import PhotoExif
 
 from .flow import (
     Done,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lens_models.camera import Camera, focal_px
-from lens_models.depth.metric3d import load_metric3d
+from lens_models.depth.metric3d.network import load_metric3d
 from lens_models.focus.predictor import load_predictor
 from lens_models.generator.card import read_card
 from lens_models.generator.exif_embedding import ExifEmbedding, exif_embedding_from, load_exif_embedding

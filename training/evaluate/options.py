@@ -12,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from lens_models.depth.preprocess import AUTO
+from lens_models.depth.metric3d.preprocess import AUTO
 from lens_models.stops import FULL_STOPS
 
 from ..config.run import CONFIGS, ConfigError

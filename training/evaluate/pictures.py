@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lens_models.sheet import contact_sheet
+from lens_models.show.sheet import contact_sheet
 
 #: Folder entries that are taken for photos.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")

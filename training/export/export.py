@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lens_models.focus import FocusPredictor, VisualSaliencyTransformer, load_predictor, save_predictor
-from lens_models.focus.vst import VSTConfig
+from lens_models.focus.vst.network import VSTConfig
 from lens_models.generator import export_metadata
 from lens_models.generator.card import PUBLIC_DMD2_LICENCE
 from lens_models.generator.exif_embedding import INPUTS, ExifEmbedding, exif_embedding_from, head_tensors

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lens_models.depth.metric3d import PUBLISHED, Metric3DConfig, Metric3Dv2, load_metric3d
+from lens_models.depth.metric3d.network import PUBLISHED, Metric3DConfig, Metric3Dv2, load_metric3d
 from lens_models.focus.predictor import FocusPredictor, load_predictor
-from lens_models.focus.vst import VisualSaliencyTransformer, VSTConfig
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 
 from ..config.run import Config
 from ..config.sections import Paths

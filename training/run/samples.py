@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lens_models import Camera
 from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused
-from lens_models.sheet import contact_sheet
+from lens_models.show.sheet import contact_sheet
 from lens_models.stops import FULL_STOPS, label
 
 from ..config.run import Config

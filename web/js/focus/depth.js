@@ -1,7 +1,7 @@
 // Depth as the node packs it: 16 bits of inverse distance in two channels of a PNG. No DOM.
 
 const CODES = 65534
-/** Side of the small patch as a share of the shorter side, as lens_models/focus_point.py. */
+/** Side of the small patch as a share of the shorter side, as lens_models/focus/point.py. */
 const PATCH_SHARE = 0.015
 
 /**

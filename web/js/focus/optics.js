@@ -2,7 +2,7 @@
 
 const MM_PER_M = 1000
 
-/** Where the sky focuses, metres, as FAR_M of lens_models/focus_point.py. */
+/** Where the sky focuses, metres, as FAR_M of lens_models/focus/point.py. */
 export const FAR_M = 10000
 
 /** Nominal marks of the third-stop scale. */

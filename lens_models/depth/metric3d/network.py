@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..weights import fill, read_weights, without_prefix
+from ...weights import fill, read_weights, without_prefix
 from . import preprocess
 from .dinov2 import OUTPUTS, PATCH_PX, VisionTransformer, precise, recomputed
 from .dpt import FuseMaps, TokensToMaps

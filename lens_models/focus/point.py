@@ -10,11 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from .camera import Camera, Focus, inverse_depth, radius_px_per_inverse_m
-from .depth.convert import DepthMap
-from .focus.distance import FoundDistance, focus_from_mask
-from .sheet import metres_label
-from .stops import THIRD_STOPS
+from ..camera import Camera, Focus, inverse_depth, radius_px_per_inverse_m
+from ..depth.convert import DepthMap
+from ..show.sheet import metres_label
+from ..stops import THIRD_STOPS
+from .distance import FoundDistance, focus_from_mask
 
 POINT, PATCH, SUBJECT = "point", "small patch", "subject"
 SAMPLES = (POINT, PATCH, SUBJECT)

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import blur
-from .blur import stack
-from .camera import Camera, Focus, coc_px, inverse_depth, usable_depth
+from .. import blur
+from ..blur import stack
+from ..camera import Camera, Focus, coc_px, inverse_depth, usable_depth
+from ..light import linear_to_srgb
+from ..memory import bands_of, in_bands
+from ..scene import Progress, item, largest_radius_px, progress_within
+from ..shape import ApertureShape
 from .cuts import dilated, edges, eroded, grown, labelled
-from .exposure import Progress, item, largest_radius_px, progress_within
 from .fill import Background, push_pull
-from .light import linear_to_srgb
 from .matting import closed_form_matte
-from .memory import bands_of, in_bands
-from .shape import ApertureShape
 from .steady import SteadyCuts
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..metrics.monotonicity import Monotonicity
 from ..stops import label
-from .monotonicity import Monotonicity
 
 _PAPER, _GRID, _INK = (28, 28, 28), (66, 66, 66), (237, 237, 237)
 _ENERGY, _DETAIL, _FAILED = (120, 190, 255), (255, 196, 92), (255, 82, 82)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import Camera, Focus, broadcast_batch
-from .light import image_to_radiance, linear_to_srgb
-from .stops import label as f_label
+from ..camera import Camera, Focus, broadcast_batch
+from ..light import image_to_radiance, linear_to_srgb
+from ..stops import label as f_label
 
 _PAPER, _INK = 0.11, 0.93  # sRGB
 _BEHIND_ALPHA = 0.2140  # linear light of sRGB 0.5

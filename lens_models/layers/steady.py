@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import Camera, Focus, radius_line
+from ..camera import Camera, Focus, radius_line
+from ..scene import Progress
 from .cuts import find_cuts
-from .exposure import Progress
 
 #: Side of the small pictures by which frames of one scene are told from a new one, px,
 _SMALL = 24

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import Camera, Focus, coc_px, lean_px
-from .exposure import Progress, largest_radius_px
+from ..camera import Camera, Focus, coc_px, lean_px
+from ..scene import Progress, largest_radius_px
 
 if TYPE_CHECKING:
-    from .layers import Layer
+    from .split import Layer
 
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _STEPS = 3

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..scene import Progress
 from .cuts import dilated
-from .exposure import Progress
 
 _WINDOW = 3
 #: Certain pixels around the doubtful ones that take part: two windows' reach and one to spare.
@@ -121,9 +121,7 @@ class _Listed:
 class _Tiled:
     """The same, by sliding windows in the tiles that hold such pixels; `go_on` is called between them."""
 
-    def __init__(
-        self, picture: Tensor, chosen: Tensor, smoothness: float, go_on: Callable[[], None]
-    ) -> None:
+    def __init__(self, picture: Tensor, chosen: Tensor, smoothness: float, go_on: Callable[[], None]) -> None:
         self.index = chosen.flatten().nonzero()[:, 0]
         self.matte, self.made = torch.zeros_like(picture[0]), torch.zeros_like(picture[0])
         self.tiles, self.go_on = [], go_on

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sheet import metres_label, share_label
-from .convert import DepthMap
+from ..depth.convert import DepthMap
+from .sheet import metres_label, share_label
 
 #: The colours from near to far: OKLab lightness and chroma, hue in degrees. Lightness falls evenly.
 _ENDS_L = (0.92, 0.27)

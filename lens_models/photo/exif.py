@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .camera import equivalent_focal_px, focal_px
+from ..camera import equivalent_focal_px, focal_px
 
 log = logging.getLogger("fine_defocus")
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .exposure import Progress
-from .memory import bands_of
+from ..memory import bands_of
+from ..scene import Progress
 
 #: Neighbours whose blur radii differ by this many px are an edge of something; smaller steps are a surface.
 EDGE_PX = 1.0
@@ -119,6 +119,7 @@ def find_cuts(
 
     place = low.double() + (torch.arange(bins, device=nearness.device) + 1) * _BIN_PX
     cost = _SEAM_COST * torn * place.abs()
+
     def parted(first: Tensor, last: Tensor, weight: Tensor, cut: int) -> tuple[Tensor, Tensor, Tensor]:
         """The edges that a cut leaves to others."""
         left = (first > cut) | (last <= cut)

@@ -1,7 +1,7 @@
 """A rendered picture as a photo file: the camera's settings inside it and in its name, never over another.
 
 Tags follow Exif 2.32. The integer 35-mm equivalent cannot hold a sensor exactly, so the focal plane's
-resolution is written as well; `lens_models.photo_camera` reads both.
+resolution is written as well; `lens_models.photo.camera` reads both.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .camera import FULL_FRAME_DIAGONAL_MM, Camera, Focus
-from .light import image_to_radiance, linear_to_srgb
+from ..camera import FULL_FRAME_DIAGONAL_MM, Camera, Focus
+from ..light import image_to_radiance, linear_to_srgb
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
-    from .metric3d import Metric3DConfig
+    from .network import Metric3DConfig
 
 PATCH_PX = 14
 #: Maps handed to the decoder, from fine to coarse.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .camera import FULL_FRAME_DIAGONAL_MM, Camera
+from ..camera import FULL_FRAME_DIAGONAL_MM, Camera
+from ..show.sheet import metres_label
+from ..stops import label as f_label
 from .exif import PhotoExif
-from .sheet import metres_label
-from .stops import label as f_label
 
 #: What is assumed when neither the photo nor the artist tells: the defaults of the Camera node.
 F_NUMBER, FOCAL_MM, SENSOR_MM = 2.8, 50.0, (36.0, 24.0)

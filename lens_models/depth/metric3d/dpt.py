@@ -15,7 +15,7 @@ from .dinov2 import PATCH_PX
 from .refine import CELL_PX, conv3, resized
 
 if TYPE_CHECKING:
-    from .metric3d import Metric3DConfig
+    from .network import Metric3DConfig
 
 
 class ReadTokens(nn.Module):

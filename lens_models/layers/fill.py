@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .exposure import Progress
-from .memory import bands_of
+from ..memory import bands_of
+from ..scene import Progress
 
 #: A binomial of three, then pairs averaged: what halves the pyramid, per axis.
 _HALVING = (0.125, 0.375, 0.375, 0.125)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..camera import NEAREST_DEPTH_M, broadcast_batch
+from ...camera import NEAREST_DEPTH_M, broadcast_batch
 
 #: Focal length of the camera that the network answers for, px.
 CANONICAL_FX_PX = 1000.0

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..weights import read_weights
+from ...weights import read_weights
 from .decoder import Decoder, Performer, TokenTransformer
 from .mutual import MutualTransformer
 from .t2t import Backbone

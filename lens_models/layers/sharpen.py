@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..memory import bands_of
+from ..scene import Progress
 from .cuts import highest
-from .exposure import Progress
-from .memory import bands_of
 
 _WINDOW, _WIDE_WINDOW = 9, 17
 #: A step counts from this blur radius on, px.

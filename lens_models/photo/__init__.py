@@ -1,0 +1,1 @@
+"""A photo's own camera: EXIF read, the CAMERA it means, and files written."""

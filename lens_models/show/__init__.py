@@ -1,0 +1,1 @@
+"""What is drawn for people: sheets, overlays, depth in colours, energy plots."""
