@@ -1,22 +1,22 @@
 """The nodes: one file per step of the graph. They hold no maths; that is in `lens_models`."""
 
-from .batch import BatchSweepNode
-from .camera import ApertureSweepNode, CameraNode
-from .camera_conditioning import CameraConditioningNode
-from .depth import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
-from .depth_model import LoadDepthModelNode
-from .depth_preview import DepthPreviewNode
-from .estimate import EstimateDepthNode
-from .evaluate import BlurMonotonicityNode, ContentConsistencyNode, LPIPSNode
-from .focus import FocusDistanceNode, FocusFromMaskNode, FocusSweepNode, RackFocusNode
-from .focus_point import FocusPointNode
-from .generate import AIFSamplerNode
-from .lens import DrBokehLensNode, TAFLensNode
-from .load_generator import LoadAIFGeneratorNode
-from .output import ContactSheetNode, FocusOverlayNode
-from .photo import CameraFromPhotoNode, SavePhotoNode
-from .predict_focus import LoadFocusModelNode, PredictFocusNode
-from .shape import ApertureShapeNode
+from .camera.batch_sweep import BatchSweepNode
+from .camera.camera import ApertureSweepNode, CameraNode
+from .depth.estimate import EstimateDepthNode
+from .depth.given import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
+from .depth.load_model import LoadDepthModelNode
+from .depth.preview import DepthPreviewNode
+from .focus.distance import FocusDistanceNode, FocusFromMaskNode, FocusSweepNode, RackFocusNode
+from .focus.point import FocusPointNode
+from .focus.predict import LoadFocusModelNode, PredictFocusNode
+from .generate.conditioning import CameraConditioningNode
+from .generate.load import LoadAIFGeneratorNode
+from .generate.sampler import AIFSamplerNode
+from .lens.lenses import DrBokehLensNode, TAFLensNode
+from .lens.shape import ApertureShapeNode
+from .measure.metrics import BlurMonotonicityNode, ContentConsistencyNode, LPIPSNode
+from .output.save_photo import CameraFromPhotoNode, SavePhotoNode
+from .output.sheets import ContactSheetNode, FocusOverlayNode
 
 NODES = (
     CameraNode,

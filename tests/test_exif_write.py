@@ -236,7 +236,7 @@ def test_a_file_that_does_not_fit_leaves_nothing(tmp_path):
     """The system refuses the second half, as it does when a disk is full."""
     code = f"""
 import pathlib, resource
-from lens_models.exif_write import write_new
+from lens_models.photo.save import write_new
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 folder = pathlib.Path({str(tmp_path)!r})
 write_new(folder, "small_{{}}.png".format, 1, bytes(4000))

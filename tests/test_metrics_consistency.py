@@ -158,7 +158,7 @@ from transformers import (
     OneFormerForUniversalSegmentation, SwinConfig,
 )
 from lens_models.metrics.consistency import content_consistency
-from lens_models.metrics.segmenter import load_segmenter
+from training.evaluate.metrics.segmenter import load_segmenter
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

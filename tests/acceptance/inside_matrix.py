@@ -33,7 +33,7 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.lens_models import Camera, Focus  # noqa: E402
 from pack.lens_models.depth import DepthMap  # noqa: E402
-from pack.nodes.lens import DrBokehLensNode, TAFLensNode  # noqa: E402
+from pack.nodes.lens.lenses import DrBokehLensNode, TAFLensNode  # noqa: E402
 
 LENSES = {"TAF Lens": TAFLensNode, "Dr.Bokeh Lens": DrBokehLensNode}
 #: pictures, depths, cameras

@@ -38,7 +38,7 @@ def missing(ids: Iterable[str]) -> list[str]:
 def node_ids() -> frozenset[str]:
     """The ids of all nodes, as their schemas in nodes/ state them."""
     found = set()
-    for file in sorted((REPO / "nodes").glob("*.py")):
+    for file in sorted((REPO / "nodes").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.keyword)

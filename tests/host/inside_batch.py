@@ -33,8 +33,8 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.lens_models import Camera, Focus  # noqa: E402
 from pack.lens_models.depth import DepthMap  # noqa: E402
-from pack.nodes import lens, photograph  # noqa: E402
-from pack.nodes.batch import BatchSweepNode  # noqa: E402
+from pack.nodes.camera.batch_sweep import BatchSweepNode  # noqa: E402
+from pack.nodes.lens import lenses, render  # noqa: E402
 
 HEIGHT, WIDTH = 40, 64
 NEAR_M, FAR_M = 1.5, 6.0
@@ -66,7 +66,7 @@ def distances(*metres: float) -> Focus:
 
 
 def shot(node, image, depth_map, camera, focus, **extras):
-    return node.execute(image, depth_map, focus, camera, 32, photograph.NEAREST, **extras).args
+    return node.execute(image, depth_map, focus, camera, 32, render.NEAREST, **extras).args
 
 
 @contextmanager
@@ -108,14 +108,14 @@ def product():
     batch = BatchSweepNode.execute(image, maps, camera, focus, EVERY)
     swept_image, swept_depth, swept_camera, swept_focus, labels, count = batch.args
     with watched(*LAYERED) as seen:
-        whole = shot(lens.DrBokehLensNode, swept_image, swept_depth, swept_camera, swept_focus)
+        whole = shot(lenses.DrBokehLensNode, swept_image, swept_depth, swept_camera, swept_focus)
     apart = [
-        shot(lens.DrBokehLensNode, picture(i), depth(4 * i), camera, Focus(metres))
+        shot(lenses.DrBokehLensNode, picture(i), depth(4 * i), camera, Focus(metres))
         for i in range(2)
         for metres in (NEAR_M, FAR_M)
     ]
     same = [torch.equal(whole[k], torch.cat([part[k] for part in apart])) for k in range(3)]
-    first = shot(lens.DrBokehLensNode, swept_image, swept_depth, swept_camera, swept_focus)[3]
+    first = shot(lenses.DrBokehLensNode, swept_image, swept_depth, swept_camera, swept_focus)[3]
     return {
         "count": count,
         "labels": labels,
@@ -146,7 +146,7 @@ def repeated():
     found, first = {}, None
     for name, (*scene, subject) in cases.items():
         with watched(*LAYERED) as seen:
-            shown = shot(lens.DrBokehLensNode, *scene, subject=subject)[0]
+            shown = shot(lenses.DrBokehLensNode, *scene, subject=subject)[0]
         first = shown if first is None else first
         found[name] = {"splits": seen["scene_layers"], "same": torch.equal(shown, first)}
     return found
@@ -156,8 +156,8 @@ def memory():
     """Bytes held beside what goes in and comes out, at the fullest moment, by number of items."""
     found = {}
     # so many pixels at once that a short batch is already more than one go
-    photograph.PIXELS_AT_ONCE = 2 * HEIGHT * WIDTH
-    for node, names in ((lens.TAFLensNode, ("taf_lens",)), (lens.DrBokehLensNode, LAYERED)):
+    render.PIXELS_AT_ONCE = 2 * HEIGHT * WIDTH
+    for node, names in ((lenses.TAFLensNode, ("taf_lens",)), (lenses.DrBokehLensNode, LAYERED)):
         shot(node, picture(), depth(), apertures(2.0, 4.0), Focus(NEAR_M))  # what is kept for good is there
         for many in (2, 10):
             camera = apertures(*[2.0 + i / 7 for i in range(many)])
@@ -187,13 +187,13 @@ def out_of_memory():
     mm.get_torch_device = lambda: torch.device("meta")
     mm.free_memory = mm.soft_empty_cache = lambda *_, **__: None
     mm.get_free_memory = lambda *_: 1 << 30
-    expose = photograph._expose
-    photograph._expose = lambda *args: expose(*args[:-1], torch.device("cpu"))
+    expose = render._expose
+    render._expose = lambda *args: expose(*args[:-1], torch.device("cpu"))
     try:
         scene = (picture(), depth(), Focus(NEAR_M), apertures(2.0, 4.0, 8.0))
-        _, _, warnings = photograph.photograph(fake, *scene, 32, photograph.NEAREST, 0.0, one_by_one=True)
+        _, _, warnings = render.photograph(fake, *scene, 32, render.NEAREST, 0.0, one_by_one=True)
     finally:
-        photograph._expose = expose
+        render._expose = expose
         mm.get_torch_device, mm.free_memory, mm.get_free_memory, mm.soft_empty_cache = real
     return {"calls": calls, "warnings": warnings}
 

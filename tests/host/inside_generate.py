@@ -48,7 +48,11 @@ import folder_paths
 from comfy.taesd.taesd import TAESD
 from inside_generate_files import exif, keys, loader, lora
 from pack.lens_models.generator import GeneratorCard
-from pack.nodes import camera, depth, focus, lens, sdxl
+from pack.nodes.camera import camera
+from pack.nodes.depth import given as depth
+from pack.nodes.focus import distance as focus
+from pack.nodes.generate import sdxl
+from pack.nodes.lens import lenses as lens
 
 
 def parity():

@@ -30,7 +30,7 @@ import comfy.sample
 import comfy.utils
 from pack.lens_models import Camera
 from pack.lens_models.generator import GeneratorCard, load_exif_embedding
-from pack.nodes import camera_conditioning, load_generator, sdxl
+from pack.nodes.generate import conditioning, load, sdxl
 
 
 def lora():
@@ -49,19 +49,19 @@ def lora():
             f"{key}.alpha": torch.tensor(2.0),
         }
     save_file(tensors, WORK / "loras" / "tiny_dmd2_4step_lora.safetensors")
-    loaded = load_generator.Loaded(model, None, None, [])
-    with replaced(load_generator, "_base", lambda *_, **__: loaded):
-        made = load_generator.LoadAIFGeneratorNode.execute("loras/tiny_dmd2_4step_lora.safetensors", "base")
+    loaded = load.Loaded(model, None, None, [])
+    with replaced(load, "_base", lambda *_, **__: loaded):
+        made = load.LoadAIFGeneratorNode.execute("loras/tiny_dmd2_4step_lora.safetensors", "base")
     with_it = sample(made.args[0])
     save_file({"lora_te_x.alpha": torch.ones(1)}, WORK / "loras" / "other.safetensors")
-    with replaced(load_generator, "_base", lambda *_, **__: loaded):
+    with replaced(load, "_base", lambda *_, **__: loaded):
         other = refused(
-            lambda: load_generator.LoadAIFGeneratorNode.execute("loras/other.safetensors", "base")
+            lambda: load.LoadAIFGeneratorNode.execute("loras/other.safetensors", "base")
         )
     return {
         "changed": relative(with_it, before), "restored": torch.equal(sample(model), before), "other": other,
         "text": made.ui["text"], "no base": refused(
-            lambda: load_generator.LoadAIFGeneratorNode.execute("loras/other.safetensors", "none")),
+            lambda: load.LoadAIFGeneratorNode.execute("loras/other.safetensors", "none")),
         "attached": sdxl.attached(made.args[0].clone()).card.timesteps,
     }  # fmt: skip
 
@@ -86,7 +86,7 @@ def exif():
     for name in ("zero", "trained"):
         model, head = tiny(), load_exif_embedding(WORK / f"{name}.exif.safetensors")
         model.set_attachments(sdxl.ATTACHMENT, sdxl.Generator(GeneratorCard(name), head))
-        tell = camera_conditioning.CameraConditioningNode.execute
+        tell = conditioning.CameraConditioningNode.execute
         told = tell(Camera(2.8, 50.0), "EXIF embedding", "", model).args[0]
         plain, with_it = every_step(model), every_step(told)
         found[name] = {"equal": torch.equal(plain, with_it), "changed": relative(with_it[-1], plain[-1])}
@@ -123,7 +123,7 @@ def loader():
     tensors = load_file(FIXTURE / "diffusion_pytorch_model.safetensors")
     head = load_file(WORK / "trained.exif.safetensors")
     header = json.loads((WORK / "header.json").read_text())
-    folder, execute = WORK / "diffusion_models", load_generator.LoadAIFGeneratorNode.execute
+    folder, execute = WORK / "diffusion_models", load.LoadAIFGeneratorNode.execute
     save_file({**tensors, **head}, folder / "dof_sdxl_4step_fp32.safetensors", metadata=header)
     save_file(tensors, folder / "dmd2_sdxl_1step_unet.safetensors")
     save_file(head, folder / "dmd2_sdxl_1step_unet.exif.safetensors")
@@ -132,7 +132,7 @@ def loader():
     save_file({"a": torch.ones(1)}, folder / "other.safetensors")
     torch.save({"a": 1}, folder / "other.pt")
     (folder / "noise.pt").write_bytes(b"not a model at all")
-    found = {"files": load_generator._files()}
+    found = {"files": load._files()}
 
     def recognised(sd):
         return tiny_config() if "conv_in.weight" in sd else None

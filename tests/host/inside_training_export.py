@@ -28,7 +28,8 @@ import comfy.utils
 import folder_paths
 from pack.lens_models import Camera
 from pack.lens_models.depth.convert import DepthMap
-from pack.nodes import camera_conditioning, load_generator, predict_focus, sdxl
+from pack.nodes.focus import predict
+from pack.nodes.generate import conditioning, load, sdxl
 
 OUT = WORK / "out"
 for folder in ("diffusion_models", "loras", "focus"):
@@ -42,14 +43,14 @@ def generator():
         return tiny_config() if "conv_in.weight" in tensors else None
 
     with replaced(comfy.model_detection, "model_config_from_diffusers_unet", recognised):
-        loaded = load_generator.LoadAIFGeneratorNode.execute(
+        loaded = load.LoadAIFGeneratorNode.execute(
             "diffusion_models/dof_sdxl_4step_fp32.safetensors", "none"
         )
     model = loaded.args[0]
     as_in_the_fixture(model.model)
     card = sdxl.attached(model).card
     plain = every_step(model)[-1]
-    told = camera_conditioning.CameraConditioningNode.execute(Camera(2.8, 50.0), "EXIF embedding", "", model)
+    told = conditioning.CameraConditioningNode.execute(Camera(2.8, 50.0), "EXIF embedding", "", model)
     return {
         "text": loaded.ui["text"], "timesteps": card.timesteps, "stage": card.stage,
         "published": relative(plain, IO["x0_249"]), "told": relative(every_step(told.args[0])[-1], plain),
@@ -59,9 +60,9 @@ def generator():
 def lora():
     """The LoRA on the plain network is the network with it added by hand."""
     model = tiny()
-    loaded = load_generator.Loaded(model, None, None, [])
-    with replaced(load_generator, "_base", lambda *_, **__: loaded):
-        made = load_generator.LoadAIFGeneratorNode.execute("loras/dof_sdxl_4step_lora.safetensors", "base")
+    loaded = load.Loaded(model, None, None, [])
+    with replaced(load, "_base", lambda *_, **__: loaded):
+        made = load.LoadAIFGeneratorNode.execute("loras/dof_sdxl_4step_lora.safetensors", "base")
     merged, names = tiny(), comfy.utils.unet_to_diffusers(NETWORK)
     tensors = load_file(WORK / "merged.safetensors")
     merged.model.diffusion_model.load_state_dict({names[k]: t for k, t in tensors.items()})
@@ -73,9 +74,9 @@ def lora():
 
 
 def focus():
-    loaded = predict_focus.LoadFocusModelNode.execute("vst_focus.safetensors")
+    loaded = predict.LoadFocusModelNode.execute("vst_focus.safetensors")
     seen = load_file(WORK / "seen.safetensors")
-    found = predict_focus.PredictFocusNode.execute(
+    found = predict.PredictFocusNode.execute(
         seen["image"],
         DepthMap(seen["metres"], torch.ones_like(seen["metres"], dtype=torch.bool)),
         "weighted mean",
@@ -85,7 +86,7 @@ def focus():
     )
     _, distance, scale, saliency, _ = found.args
     return {
-        "files": predict_focus._files(), "loaded": loaded.ui["text"], "said": found.ui["text"],
+        "files": predict._files(), "loaded": loaded.ui["text"], "said": found.ui["text"],
         "distance": distance, "scale": scale, "saliency": (saliency - seen["saliency"]).abs().max().item(),
     }  # fmt: skip
 

@@ -143,7 +143,7 @@ def stay(tmp_path_factory) -> Stay:
             prompts = [comfy.get(f"/api/workflow_templates/{PACK}/{name}.json") for name in USED]
             outputs = [comfy.prompt(to_prompt(prompt, info))["outputs"] for prompt in prompts]
             log = comfy.log_text()
-    written = {node for path in pack.glob("nodes/*.py") for node in NODE_ID.findall(path.read_text())}
+    written = {node for path in pack.glob("nodes/**/*.py") for node in NODE_ID.findall(path.read_text())}
     shutil.rmtree(pack)
     return Stay(written, served, log, outputs, files_in(base), files_in(home))
 

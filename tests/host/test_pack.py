@@ -62,7 +62,7 @@ def our_nodes(comfy) -> dict:
 
 def written_nodes() -> set[str]:
     """The node ids that stand in the source."""
-    files = (REPO / "nodes").glob("*.py")
+    files = (REPO / "nodes").rglob("*.py")
     return {node_id for f in files for node_id in re.findall(r'node_id="(\w+)"', f.read_text())}
 
 

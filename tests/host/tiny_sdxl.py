@@ -34,7 +34,7 @@ spec = importlib.util.spec_from_file_location(
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-from pack.nodes import generate  # noqa: E402
+from pack.nodes.generate import sampler as generate  # noqa: E402
 
 IO = load_file(FIXTURE / "io.safetensors")
 STEPS = (999, 749, 499, 249)

@@ -22,7 +22,8 @@ def add(commands) -> None:
     kind.add_argument("--to", required=True, metavar="FILE", help="JSON file")
     kind.set_defaults(run=_manifest)
     kind = kinds.add_parser(
-        "serve", help="the page that asks; needs training/people/study/requirements.txt. Started again, it goes on"
+        "serve",
+        help="the page that asks; needs training/people/study/requirements.txt. Started again, it goes on",
     )
     _shared(kind)
     kind.add_argument("--questions", type=int, help="for each participant; default 20")

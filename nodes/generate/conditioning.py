@@ -6,11 +6,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models.generator import camera_words
-from ..lens_models.generator.exif_embedding import rows
-from .say import say
+from ...lens_models.generator import camera_words
+from ...lens_models.generator.exif_embedding import rows
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, as_camera
 from .sdxl import attached
-from .sockets import CAMERA, as_camera
 
 EMBEDDING, DEPTH_OF_FIELD, EXIF_TEXT = "EXIF embedding", "deep / shallow words", "EXIF as text"
 

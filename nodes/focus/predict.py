@@ -13,17 +13,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models import Focus
-from ..lens_models.camera import broadcast_batch
-from ..lens_models.focus import contrast_guess, focus_distance_m, load_predictor
-from ..lens_models.focus.distance import STRATEGIES
-from ..lens_models.focus.rack import smoothed_m
-from ..lens_models.light import image_to_radiance, linear_to_srgb
-from ..lens_models.show.overlay import saliency_overlay
-from ..lens_models.show.sheet import captioned, distances_label, metres_label
-from .pictures import picture_size
-from .say import say
-from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model
+from ...lens_models import Focus
+from ...lens_models.camera import broadcast_batch
+from ...lens_models.focus import contrast_guess, focus_distance_m, load_predictor
+from ...lens_models.focus.distance import STRATEGIES
+from ...lens_models.focus.rack import smoothed_m
+from ...lens_models.light import image_to_radiance, linear_to_srgb
+from ...lens_models.show.overlay import saliency_overlay
+from ...lens_models.show.sheet import captioned, distances_label, metres_label
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model
 
 FOLDER = "focus"
 SUFFIXES = {".safetensors", ".pth", ".pt"}

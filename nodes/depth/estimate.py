@@ -14,15 +14,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models.camera import broadcast_batch, view_degrees
-from ..lens_models.depth import DepthMap, estimator
-from ..lens_models.depth.metric3d.preprocess import AUTO, CANVASES
-from ..lens_models.depth.normals import normal_picture
-from ..lens_models.photo.exif import read_exif
-from .depth import depth_summary
-from .pictures import picture_size
-from .say import say
-from .sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
+from ...lens_models.camera import broadcast_batch, view_degrees
+from ...lens_models.depth import DepthMap, estimator
+from ...lens_models.depth.metric3d.preprocess import AUTO, CANVASES
+from ...lens_models.depth.normals import normal_picture
+from ...lens_models.photo.exif import read_exif
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
+from .given import depth_summary
 
 #: Pictures that a network sees in one go at most, and the share of free memory that they may fill.
 MOST_AT_ONCE, SHARE_OF_MEMORY = 16, 0.7

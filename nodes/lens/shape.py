@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lens_models.shape import ApertureShape
-from .say import say
-from .sockets import APERTURE_SHAPE
+from ...lens_models.shape import ApertureShape
+from ..shared.messages import say
+from ..shared.sockets import APERTURE_SHAPE
 
 DISC, POLYGON, RING, PICTURE = "disc", "polygon", "ring (mirror lens)", "picture (kernel input)"
 KINDS = {DISC: "disc", POLYGON: "polygon", RING: "ring", PICTURE: "picture"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lens_models.batch import EVERY, ORDERS, item_labels, planned, taken
-from ..lens_models.camera import broadcast_batch
-from .pictures import picture_size
-from .say import say
-from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
+from ...lens_models.batch import EVERY, ORDERS, item_labels, planned, taken
+from ...lens_models.camera import broadcast_batch
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
 
 
 class BatchSweepNode(io.ComfyNode):

@@ -6,15 +6,15 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..lens_models import coc_px
-from ..lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
-from ..lens_models.scene import item
-from ..lens_models.show.overlay import acceptable_coc_px, focus_overlay
-from ..lens_models.show.sheet import captioned, captions, contact_sheet, metres_label, table
-from .photograph import tilt_inputs
-from .pictures import picture_size
-from .say import say
-from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
+from ...lens_models import coc_px
+from ...lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
+from ...lens_models.scene import item
+from ...lens_models.show.overlay import acceptable_coc_px, focus_overlay
+from ...lens_models.show.sheet import captioned, captions, contact_sheet, metres_label, table
+from ..lens.render import tilt_inputs
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import as_camera, as_depth, as_focus, CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY
 
 UNDER, TABLE = "label under each", "rows and columns"
 

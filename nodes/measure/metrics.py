@@ -14,23 +14,23 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models.camera import broadcast_batch
-from ..lens_models.light import image_to_radiance, linear_to_srgb, srgb_to_linear
-from ..lens_models.metrics import (
+from ...lens_models.camera import broadcast_batch
+from ...lens_models.light import image_to_radiance, linear_to_srgb, srgb_to_linear
+from ...lens_models.metrics import (
     Monotonicity,
     blur_monotonicity,
     content_consistency,
     label_codes,
     load_lpips,
 )
-from ..lens_models.metrics.consistency import PAIRINGS
-from ..lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE
-from ..lens_models.scene import item
-from ..lens_models.show.energy import energy_plot, score_label
-from ..lens_models.stops import label, parse_f_numbers
-from .pictures import picture_size
-from .say import say
-from .sockets import CAMERA, as_camera
+from ...lens_models.metrics.consistency import PAIRINGS
+from ...lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE
+from ...lens_models.scene import item
+from ...lens_models.show.energy import energy_plot, score_label
+from ...lens_models.stops import label, parse_f_numbers
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, as_camera
 
 VALUES, LIGHT = "picture values (as in the paper)", "linear light"
 BRIGHTER = (

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..lens_models import Camera, Focus
-from ..lens_models.camera import broadcast_batch
-from ..lens_models.depth import DepthMap
-from ..lens_models.focus.point import (
+from ...lens_models import Camera, Focus
+from ...lens_models.camera import broadcast_batch
+from ...lens_models.depth import DepthMap
+from ...lens_models.focus.point import (
     PATCH,
     SAMPLES,
     distance_at,
@@ -21,13 +21,13 @@ from ..lens_models.focus.point import (
     range_coc_px,
     range_focus_m,
 )
-from ..lens_models.light import image_to_radiance, radiance_to_image
-from ..lens_models.show.overlay import acceptable_coc_px
-from ..lens_models.show.sheet import distances_label, metres_label
-from ..lens_models.stops import label as f_label
-from .pictures import picture_size, shape_warning
-from .say import say
-from .sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth
+from ...lens_models.light import image_to_radiance, radiance_to_image
+from ...lens_models.show.overlay import acceptable_coc_px
+from ...lens_models.show.sheet import distances_label, metres_label
+from ...lens_models.stops import label as f_label
+from ..shared.images import picture_size, shape_warning
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth
 
 UNSET = -1.0
 PREVIEW_LONGEST_PX = 768

@@ -14,8 +14,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..lens_models.generator import load_exif_embedding, read_card
-from .say import say
+from ...lens_models.generator import load_exif_embedding, read_card
+from ..shared.messages import say
 from .sdxl import ATTACHMENT, Generator, check_model
 
 UNETS, CHECKPOINTS, LORAS = FOLDERS = ("diffusion_models", "checkpoints", "loras")

@@ -16,8 +16,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
-from .say import say
+from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
+from ..shared.messages import say
 from .sdxl import (
     LATENT_PX,
     attached,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..lens_models import Focus
-from ..lens_models.focus.distance import MASK_WAYS, focus_from_mask
-from ..lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
-from ..lens_models.focus.sweep import focus_steps_m, parse_distances_m
-from ..lens_models.show.sheet import distances_label, metres_label
-from .say import say
-from .sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
+from ...lens_models import Focus
+from ...lens_models.focus.distance import MASK_WAYS, focus_from_mask
+from ...lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
+from ...lens_models.focus.sweep import focus_steps_m, parse_distances_m
+from ...lens_models.show.sheet import distances_label, metres_label
+from ..shared.messages import say
+from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
 
 LETTERS = "ABCD"
 STEPS, LIST = "from near to far", "list"

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lens_models import Camera, Focus, Layer, composite, scene_layers, taf_lens
-from ..lens_models.dr_bokeh import SPLITTING
-from ..lens_models.highlights import compress_highlights, expand_highlights
-from ..lens_models.layers.steady import SteadyCuts
-from ..lens_models.light import image_to_radiance, radiance_to_image
-from ..lens_models.scene import Progress, progress_within
-from ..lens_models.shape import ApertureShape
-from .photograph import photograph, picture_outputs, scene_inputs, tilt_inputs
-from .pictures import shape_warning
-from .say import say
-from .sockets import as_focus, as_shape
+from ...lens_models import Camera, Focus, Layer, composite, scene_layers, taf_lens
+from ...lens_models.dr_bokeh import SPLITTING
+from ...lens_models.highlights import compress_highlights, expand_highlights
+from ...lens_models.layers.steady import SteadyCuts
+from ...lens_models.light import image_to_radiance, radiance_to_image
+from ...lens_models.scene import Progress, progress_within
+from ...lens_models.shape import ApertureShape
+from ..shared.images import shape_warning
+from ..shared.messages import say
+from ..shared.sockets import as_focus, as_shape
+from .render import photograph, picture_outputs, scene_inputs, tilt_inputs
 
 #: Where ComfyUI keeps the nodes that change a picture, among those it shows first.
 ESSENTIALS = "Image Tools"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..lens_models import Camera, stops
-from .say import say
-from .sockets import CAMERA, as_camera
+from ...lens_models import Camera, stops
+from ..shared.messages import say
+from ..shared.sockets import CAMERA, as_camera
 
 FREE_APERTURE, CUSTOM_SENSOR = "free", "custom"
 #: Width and height of the sensors people ask for, mm.

@@ -8,11 +8,11 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..lens_models import Camera, Focus
-from ..lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
-from ..lens_models.depth.estimator import is_network
-from ..lens_models.focus import FocusPredictor
-from ..lens_models.shape import ApertureShape
+from ...lens_models import Camera, Focus
+from ...lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
+from ...lens_models.depth.estimator import is_network
+from ...lens_models.focus import FocusPredictor
+from ...lens_models.shape import ApertureShape
 
 DEPTH = io.Custom("DEPTH")
 CAMERA = io.Custom("CAMERA")

@@ -18,15 +18,15 @@ from torch import Tensor
 
 import nodes as comfy_nodes
 
-from ..lens_models.photo.camera import camera_of_photo
-from ..lens_models.photo.exif import read_exif
-from ..lens_models.photo.save import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
-from ..lens_models.show.sheet import captions
-from .camera import SENSORS
-from .input_file import fingerprint, is_there
-from .pictures import picture_size
-from .say import say
-from .sockets import CAMERA, FOCUS, as_camera, as_focus
+from ...lens_models.photo.camera import camera_of_photo
+from ...lens_models.photo.exif import read_exif
+from ...lens_models.photo.save import camera_tags, encoded, JPEG, PNG, SUFFIXES, values_name, WEBP, write_new
+from ...lens_models.show.sheet import captions
+from ..camera.camera import SENSORS
+from ..shared.files import fingerprint, is_there
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import as_camera, as_focus, CAMERA, FOCUS
 
 AS_TOLD = "from the photo"
 #: Files that hold several pictures of one scene, of which the first is the photo.

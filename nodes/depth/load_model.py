@@ -12,9 +12,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..lens_models.depth import catalog, estimator
-from .say import say
-from .sockets import DEPTH_MODEL
+from ...lens_models.depth import catalog, estimator
+from ..shared.messages import say
+from ..shared.sockets import DEPTH_MODEL
 
 FOLDER = "geometry_estimation"
 #: Folders of other packs in which depth networks may lie already.

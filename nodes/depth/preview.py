@@ -5,10 +5,10 @@ from __future__ import annotations
 import comfy.model_management as mm
 from comfy_api.latest import io, ui
 
-from ..lens_models.show.depth import depth_preview, inverse_grey
-from .depth import depth_summary
-from .say import say
-from .sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth
+from ...lens_models.show.depth import depth_preview, inverse_grey
+from ..shared.messages import say
+from ..shared.sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth
+from .given import depth_summary
 
 
 class DepthPreviewNode(io.ComfyNode):

@@ -10,8 +10,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..lens_models.generator import ExifEmbedding, GeneratorCard
-from ..lens_models.generator.schedule import TABLE_LENGTH, alphas_bar, sigma
+from ...lens_models.generator import ExifEmbedding, GeneratorCard
+from ...lens_models.generator.schedule import TABLE_LENGTH, alphas_bar, sigma
 
 CHANNELS, LATENT_PX = 4, 8
 #: Sides of SDXL's pictures are multiples of this in training, and none are smaller, px.

@@ -1,0 +1,1 @@
+"""Camera, Camera from Photo, Aperture Sweep, Batch Sweep."""

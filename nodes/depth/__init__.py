@@ -1,0 +1,1 @@
+"""Depth in metres: estimated, loaded, converted, shown."""

@@ -1,0 +1,1 @@
+"""An all-in-focus picture from a prompt."""

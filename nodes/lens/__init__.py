@@ -1,0 +1,1 @@
+"""The lenses, and the shape of their opening."""

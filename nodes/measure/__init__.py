@@ -1,0 +1,1 @@
+"""What a sweep is worth: the paper's metrics."""
