@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from lens_models.depth.metric3d.network import PUBLISHED, Metric3Dv2
+from lens_models.depth.metric3d.config import PUBLISHED
+from lens_models.depth.metric3d.network import Metric3Dv2
 
 
 def peak_mb(device: str) -> float:

@@ -2,7 +2,9 @@
 
 from .camera import Camera, Focus, coc_px
 from .dr_bokeh import dr_bokeh_lens, scene_layers
-from .layers.split import Layer, composite, split_layers
+from .layers.composite import composite
+from .layers.layer import Layer
+from .layers.split import split_layers
 from .taf import taf_lens
 
 __all__ = [

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from . import blur
 from .camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
+from .layers.composite import composite
 from .layers.fill import Background
+from .layers.layer import Layer
 from .layers.sharpen import sharpened
-from .layers.split import Layer, composite, split_layers
+from .layers.split import split_layers
 from .layers.steady import SteadyCuts
 from .layers.subject import along_the_mask
-from .scene import Progress, checked_scene, item, progress_within
+from .progress import Progress, progress_within
+from .scene import checked_scene, item
 from .shape import ApertureShape
 
 #: Share of the work of a picture that goes into its layers, for the progress.

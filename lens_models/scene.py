@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 #: What an infinite radiance is read as: the largest half float, brighter than any light in a picture.
 BRIGHTEST = 65504.0
-#: Progress is reported in so many pieces per picture.
-PIECES = 100
-
-Progress = Callable[[int, int], None]
 
 
 def checked_scene(radiance: Tensor, depth_m: Tensor, max_radius_px: float | None) -> tuple[Tensor, Tensor]:
@@ -43,16 +37,3 @@ def largest_radius_px(max_radius_px: float | None, height: int, width: int) -> f
 def item(batch: Tensor, index: int) -> Tensor:
     """One item of a batch, its batch axis kept; what is single answers to every index."""
     return batch[index : index + 1] if batch.shape[0] > 1 else batch
-
-
-def progress_within(
-    on_progress: Progress | None, start: float, stop: float, count: int = 1
-) -> Progress | None:
-    """Progress of a part, told as progress of all `count` pictures, of which it is start..stop."""
-    if on_progress is None:
-        return None
-
-    def report(done: int, total: int) -> None:
-        on_progress(round((start + (stop - start) * done / total) * PIECES), count * PIECES)
-
-    return report

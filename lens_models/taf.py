@@ -10,7 +10,8 @@ from . import blur
 from .blur import stack
 from .camera import Camera, Focus, broadcast_batch, coc_px
 from .memory import in_bands
-from .scene import Progress, checked_scene, item, largest_radius_px, progress_within
+from .progress import Progress, progress_within
+from .scene import checked_scene, item, largest_radius_px
 from .shape import ApertureShape
 
 _PIXELS_TOGETHER = 1 << 23

@@ -2,6 +2,7 @@
 
 from .camera.batch_sweep import BatchSweepNode
 from .camera.camera import ApertureSweepNode, CameraNode
+from .camera.from_photo import CameraFromPhotoNode
 from .depth.estimate import EstimateDepthNode
 from .depth.given import DepthFromGeometryNode, DepthFromImageNode, LoadDepthNode
 from .depth.load_model import LoadDepthModelNode
@@ -15,7 +16,7 @@ from .generate.sampler import AIFSamplerNode
 from .lens.lenses import DrBokehLensNode, TAFLensNode
 from .lens.shape import ApertureShapeNode
 from .measure.metrics import BlurMonotonicityNode, ContentConsistencyNode, LPIPSNode
-from .output.save_photo import CameraFromPhotoNode, SavePhotoNode
+from .output.save_photo import SavePhotoNode
 from .output.sheets import ContactSheetNode, FocusOverlayNode
 
 NODES = (

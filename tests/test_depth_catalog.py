@@ -20,7 +20,8 @@ from lens_models.depth.catalog import (
     find,
     local_models,
 )
-from lens_models.depth.metric3d.network import Metric3DConfig, Metric3Dv2, load_metric3d
+from lens_models.depth.metric3d.config import Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2, load_metric3d
 
 FILE = "metric_depth_vit_tiny_800k.pth"
 

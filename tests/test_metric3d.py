@@ -14,13 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens_models.depth.metric3d.network import (
-    PUBLISHED,
-    Metric3DConfig,
-    Metric3Dv2,
-    load_metric3d,
-    recognised,
-)
+from lens_models.depth.metric3d.config import PUBLISHED, Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2, load_metric3d, recognised
 
 FIXTURES = Path(__file__).parent / "fixtures" / "metric3d"
 KINDS = ("single_mlp", "multi_swiglu")

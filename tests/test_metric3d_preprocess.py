@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_models.depth.metric3d.network import Metric3DConfig, Metric3Dv2
+from lens_models.depth.metric3d.config import Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2
 from lens_models.depth.metric3d.preprocess import (
     AUTO,
     CANVASES,

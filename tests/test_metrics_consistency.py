@@ -18,7 +18,8 @@ from lens_models.metrics.consistency import (
     sets_meet,
     top_labels,
 )
-from training.evaluate.metrics.segmenter import Preparation, load_segmenter
+from training.evaluate.metrics.load import load_segmenter
+from training.evaluate.metrics.preparation import Preparation
 
 # Three pictures of 2 x 3 px with three labels of each pixel, one map per label. Counted by hand, the sets of
 # a pixel meet where there is an x:   A, B: . x . / . . x    B, C: . . . / x x x    A, C: x . x / x . .

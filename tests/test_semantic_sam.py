@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from lens_models.metrics.consistency import UNLABELLED, content_consistency
+from training.evaluate.metrics.load import load_segmenter
 from training.evaluate.metrics.naming import BLIP_USUAL, CLIP_USUAL, caption_nouns, spacy_nouns
+from training.evaluate.metrics.preparation import Preparation
 from training.evaluate.metrics.sam_masks import (
     MaskOptions,
     SamMasks,
@@ -25,7 +27,6 @@ from training.evaluate.metrics.sam_masks import (
     tidied,
     without_small_regions,
 )
-from training.evaluate.metrics.segmenter import Preparation, load_segmenter
 from training.evaluate.metrics.semantic_sam import (
     SemanticSam,
     SemanticSamOptions,
@@ -386,7 +387,7 @@ def test_folders_that_are_none(tmp_path, monkeypatch):
 
 
 def test_chosen_in_a_config(tmp_path):
-    from training.config.run import ConfigError
+    from training.config.load import ConfigError
     from training.evaluate.options import load_evaluation
 
     config = tmp_path / "own.yaml"

@@ -5,7 +5,8 @@ import torch
 
 from lens_models import Camera, Focus
 from lens_models.batch import EVERY, planned, taken
-from lens_models.show.sheet import captioned, captions, contact_sheet, grid, metres_label, table
+from lens_models.labels import metres_label
+from lens_models.show.sheet import captioned, captions, contact_sheet, grid, table
 
 SWEEP = Camera(torch.tensor([1.8, 2.8, 22.0]), 50.0)
 

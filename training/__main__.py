@@ -69,13 +69,14 @@ def _add_stage(commands) -> None:
 
 
 def _stage(options: argparse.Namespace) -> int:
-    from .config.run import ConfigError, load_config, named
+    from .config.load import ConfigError, find_config
+    from .config.run import load_config
     from .run.runner import run
 
     if "=" in options.config:
         options.override.insert(0, options.config)
         options.config = f"stage{options.stage}_sdxl"
-    config = load_config(named(options.config), options.override)
+    config = load_config(find_config(options.config), options.override)
     if config.stage != options.stage:
         raise ConfigError(
             f"{options.config} is a config of stage {config.stage}: use stage{config.stage}, or add "
@@ -96,10 +97,11 @@ def _add_toy_sets(commands) -> None:
 
 
 def _toy_sets(options: argparse.Namespace) -> int:
-    from .config.run import load_config, named
+    from .config.load import find_config
+    from .config.run import load_config
     from .data.toy_sets import write
 
-    for path in write(options.to, load_config(named(options.config)), options.count):
+    for path in write(options.to, load_config(find_config(options.config)), options.count):
         print(path)
     return 0
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..camera import focal_px
 from .hugging_face import KINDS, MetricModel, load_metric_model
-from .metric3d.network import PUBLISHED as METRIC3D_SIZES
+from .metric3d.config import PUBLISHED as METRIC3D_SIZES
 from .metric3d.network import Metric3Dv2, load_metric3d
 from .metric3d.preprocess import AUTO, Letterbox, guided_upsampled, opaque
 from .normals import normals_from_depth

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..camera import Camera, Focus, inverse_depth, radius_px_per_inverse_m
 from ..depth.convert import DepthMap
-from ..show.sheet import metres_label
+from ..labels import metres_label
 from ..stops import THIRD_STOPS
 from .distance import FoundDistance, focus_from_mask
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import bands_of
-from ..scene import Progress
+from ..progress import Progress
 
 #: Neighbours whose blur radii differ by this many px are an edge of something; smaller steps are a surface.
 EDGE_PX = 1.0
@@ -22,30 +21,6 @@ _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
 #: Share of the best cuts' gain at which all those of the frame before are kept, share of the best gain around
 #: it at which one stays in its place, and how far it goes to follow what it parts.
 _NEARLY, _STILL, _FOLLOWED_BINS = 0.75, 0.9, 8
-
-
-def dilated(mask: Tensor, side: int = 3) -> Tensor:
-    """Bool `(H, W)` mask grown by a square of odd `side`."""
-    return highest(mask.byte(), side, 0).bool()
-
-
-def highest(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
-    """The largest value `(H, W)` in a square of odd `side` about each pixel; past its border `beyond`."""
-    reach = side // 2
-    for axis, edges in ((1, (reach, reach)), (0, (0, 0, reach, reach))):
-        plane, seen = F.pad(plane, edges, value=beyond), 1
-        # windows twice as long out of two, then one that overlaps: faster than pooling
-        while seen < side:
-            more = min(seen, side - seen)
-            length = plane.shape[axis] - more
-            plane = torch.maximum(plane.narrow(axis, 0, length), plane.narrow(axis, more, length))
-            seen += more
-    return plane
-
-
-def eroded(mask: Tensor, side: int = 3) -> Tensor:
-    """Bool `(H, W)` mask shrunk by a square of odd `side`; the border does not eat into it."""
-    return ~dilated(~mask, side)
 
 
 def edges(nearness: Tensor) -> Tensor:

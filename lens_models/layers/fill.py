@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import bands_of
-from ..scene import Progress
+from ..progress import Progress
 
 #: A binomial of three, then pairs averaged: what halves the pyramid, per axis.
 _HALVING = (0.125, 0.375, 0.375, 0.125)

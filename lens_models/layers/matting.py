@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..scene import Progress
-from .cuts import dilated
+from ..progress import Progress
+from .morphology import dilated
 
 _WINDOW = 3
 #: Certain pixels around the doubtful ones that take part: two windows' reach and one to spare.

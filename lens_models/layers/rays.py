@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Camera, Focus, coc_px, lean_px
-from ..scene import Progress, largest_radius_px
+from ..progress import Progress
+from ..scene import largest_radius_px
 
 if TYPE_CHECKING:
-    from .split import Layer
+    from .layer import Layer
 
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _STEPS = 3

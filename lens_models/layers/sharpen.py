@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import bands_of
-from ..scene import Progress
-from .cuts import highest
+from ..progress import Progress
+from .morphology import highest
 
 _WINDOW, _WIDE_WINDOW = 9, 17
 #: A step counts from this blur radius on, px.

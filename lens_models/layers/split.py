@@ -7,23 +7,21 @@ un-mix edge pixels so that the stack laid over itself is the picture again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .. import blur
-from ..blur import stack
 from ..camera import Camera, Focus, coc_px, inverse_depth, usable_depth
 from ..light import linear_to_srgb
-from ..memory import bands_of, in_bands
-from ..scene import Progress, item, largest_radius_px, progress_within
-from ..shape import ApertureShape
-from .cuts import dilated, edges, eroded, grown, labelled
+from ..memory import bands_of
+from ..progress import Progress, progress_within
+from ..scene import item
+from .cuts import edges, grown, labelled
 from .fill import Background, push_pull
+from .layer import Layer
 from .matting import closed_form_matte
+from .morphology import dilated, eroded
 from .steady import SteadyCuts
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
@@ -34,29 +32,10 @@ _TRUST_NEAR, _TRUST_FAR = 0.02, 0.002
 _SNAP = 0.05
 #: A pixel tells a layer's colour if at least this much of it is the layer.
 _PURE_NEAR, _PURE_FAR = 0.9, 0.8
-#: Numbers per pixel that the blur of a layer is taken to hold while it works, for the bands.
-_HELD_PER_PIXEL = 36
 #: Shares of the work done when the cuts are found, the mattes, and the colours.
 _CUTTING, _MATTING, _FILLING = 0.05, 0.65, 0.95
 #: The stack must give the picture back to this, sRGB 0..1.
 _RECOMPOSED = 0.5 / 255
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One layer of a scene.
-
-    radiance: `(B, C, H, W)` linear light, not premultiplied by `alpha`. alpha: `(B, 1, H, W)` coverage.
-    depth_m: `(B, H, W)` metres, everywhere, also where alpha is 0.
-    """
-
-    radiance: Tensor
-    alpha: Tensor
-    depth_m: Tensor
-
-    def premultiplied(self) -> Tensor:
-        """Light times coverage, and coverage: `(B, C + 1, H, W)`; the first four are premultiplied RGBA."""
-        return torch.cat([self.radiance * self.alpha, self.alpha], dim=1)
 
 
 def split_layers(
@@ -276,112 +255,3 @@ def _over(radiance: list[Tensor], alpha: list[Tensor]) -> Tensor:
     for colour, cover in zip(reversed(radiance[:-1]), reversed(alpha[:-1]), strict=True):
         result = cover * colour + (1.0 - cover) * result
     return result
-
-
-def composite(
-    layers: list[Layer],
-    focus: Focus,
-    camera: Camera,
-    *,
-    shape: ApertureShape | None = None,
-    rays: int = 0,
-    max_radius_px: float | None = None,
-    engine: str = "auto",
-    on_progress: Progress | None = None,
-    memory_bytes: int | None = None,
-) -> Tensor:
-    """What the lens records of a stack of layers, `(B, C, H, W)`.
-
-    layers: front to back. Each pixel of a layer spreads its premultiplied light and coverage over the disc
-    of its own radius; the blurred layers are laid over one another, farthest first. Borders replicate.
-    focus, camera: single settings. shape: aperture shape, None is the disc.
-    rays: 0, or that many points on the lens per pixel, traced through the layers front to back: exact where
-    several blurred layers hide one another, and much slower.
-    engine: as in `blur.scatter`; rays have none.
-    on_progress: called with (done, total) pieces of work; may raise to interrupt.
-    memory_bytes: what the blur of a layer may hold, as in `taf_lens`; rays trace whole pictures.
-    Differentiable with respect to radiance, alpha, depth and every setting.
-    """
-    if rays and shape is not None and not shape.is_disc:
-        raise ValueError("Rays are traced through a round opening only: set rays to 0, or use no shape.")
-    if rays:
-        from .rays import trace_layers
-
-        return trace_layers(
-            layers, focus, camera, rays=rays, max_radius_px=max_radius_px, on_progress=on_progress
-        )
-    wants_grad = torch.is_grad_enabled() and any(
-        value.requires_grad
-        for part in (*layers, focus, camera)
-        for value in vars(part).values()
-        if isinstance(value, Tensor)
-    )
-    whole = wants_grad or (shape is not None and bool(shape.cats_eye))
-    result: Tensor | None = None
-    for done, layer in enumerate(reversed(layers)):
-        height, width = layer.depth_m.shape[-2:]
-        cap = largest_radius_px(max_radius_px, height, width)
-        radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
-        radius = radius if shape else radius.abs()
-        reach = stack.reach_px(radius, shape)
-        report = progress_within(on_progress, done, done + 1, len(layers))
-        laid = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
-        if whole:
-            result = laid(slice(0, height), slice(0, height))
-        else:
-            held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
-            result = in_bands(laid, height, reach, held * (width + 2 * reach), memory_bytes, width)
-    return result
-
-
-def _laid_over(
-    behind: Tensor | None,
-    layer: Layer,
-    radius: Tensor,
-    shape: ApertureShape | None,
-    engine: str,
-    reach: int,
-    on_progress: Progress | None,
-    band: slice,
-    seen: slice,
-) -> Tensor:
-    """Rows of a layer after the lens over what is behind it; `seen` are the rows whose light reaches them."""
-    height = radius.shape[-2]
-    rows = slice(band.start - seen.start, band.stop - seen.start)
-    part = Layer(layer.radiance[..., seen, :], layer.alpha[..., seen, :], layer.depth_m[..., seen, :])
-    borders = (reach if seen.start == 0 else 0, reach if seen.stop == height else 0)
-    report = progress_within(on_progress, band.start / height, band.stop / height)
-    light, cover = _blurred(part, radius[..., seen, :], shape, engine, reach, borders, report)
-    light, cover = light[..., rows, :], cover[..., rows, :]
-    if report is not None:
-        report(1, 1)
-    if behind is None:
-        return light / cover.clamp_min(1e-4)
-    # where radii change within a layer discs can pile up above full coverage
-    return light / cover.clamp_min(1.0) + (1.0 - cover.clamp(0.0, 1.0)) * behind[..., band, :]
-
-
-def _blurred(
-    layer: Layer,
-    radius: Tensor,
-    shape: ApertureShape | None,
-    engine: str,
-    reach: int,
-    borders: tuple[int, int],
-    on_progress: Progress | None,
-) -> tuple[Tensor, Tensor]:
-    """Premultiplied light and coverage of a layer, or some of its rows, after the lens.
-
-    borders: how far its first and last row go on beyond it; its first and last column go on for `reach`.
-    """
-    planes = layer.premultiplied()
-    radius = radius.expand(planes.shape[0], -1, -1)
-    if bool((radius.detach() != 0.0).any()):
-        (above, below), (height, width) = borders, planes.shape[-2:]
-        planes = F.pad(planes, (reach, reach, above, below), mode="replicate")
-        radius = F.pad(radius[:, None], (reach, reach, above, below), mode="replicate")[:, 0]
-        spread = blur.scatter(
-            planes, radius, shape=shape, margin_px=reach, engine=engine, on_progress=on_progress
-        )
-        planes = spread[..., above : above + height, reach : reach + width]
-    return planes[:, :-1], planes[:, -1:]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Camera, Focus, radius_line
-from ..scene import Progress
+from ..progress import Progress
 from .cuts import find_cuts
 
 #: Side of the small pictures by which frames of one scene are told from a new one, px,

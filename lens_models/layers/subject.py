@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .cuts import dilated, eroded
 from .fill import push_pull
+from .morphology import dilated, eroded
 
 #: How far from the mask's edge depth is doubted, as a share of the longer side, and at least, px.
 _DOUBTED, _LEAST_DOUBTED_PX = 0.02, 4

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..camera import FULL_FRAME_DIAGONAL_MM, Camera
-from ..show.sheet import metres_label
+from ..labels import metres_label
 from ..stops import label as f_label
 from .exif import PhotoExif
 

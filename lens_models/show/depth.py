@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..depth.convert import DepthMap
-from .sheet import metres_label, share_label
+from ..labels import metres_label, share_label
 
 #: The colours from near to far: OKLab lightness and chroma, hue in degrees. Lightness falls evenly.
 _ENDS_L = (0.92, 0.27)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...lens_models.depth import DepthMap, convert
 from ...lens_models.depth.files import SUFFIXES, read_depth_file
-from ...lens_models.show.sheet import metres_label, share_label
+from ...lens_models.labels import metres_label, share_label
 from ..shared.files import fingerprint, is_there
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width

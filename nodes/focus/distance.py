@@ -9,7 +9,7 @@ from ...lens_models import Focus
 from ...lens_models.focus.distance import MASK_WAYS, focus_from_mask
 from ...lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
 from ...lens_models.focus.sweep import focus_steps_m, parse_distances_m
-from ...lens_models.show.sheet import distances_label, metres_label
+from ...lens_models.labels import distances_label, metres_label
 from ..shared.messages import say
 from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
 

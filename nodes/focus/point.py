@@ -21,9 +21,9 @@ from ...lens_models.focus.point import (
     range_coc_px,
     range_focus_m,
 )
+from ...lens_models.labels import distances_label, metres_label
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.show.overlay import acceptable_coc_px
-from ...lens_models.show.sheet import distances_label, metres_label
 from ...lens_models.stops import label as f_label
 from ..shared.images import picture_size, shape_warning
 from ..shared.messages import say

@@ -18,9 +18,10 @@ from ...lens_models.camera import broadcast_batch
 from ...lens_models.focus import contrast_guess, focus_distance_m, load_predictor
 from ...lens_models.focus.distance import STRATEGIES
 from ...lens_models.focus.rack import smoothed_m
+from ...lens_models.labels import distances_label, metres_label
 from ...lens_models.light import image_to_radiance, linear_to_srgb
 from ...lens_models.show.overlay import saliency_overlay
-from ...lens_models.show.sheet import captioned, distances_label, metres_label
+from ...lens_models.show.sheet import captioned
 from ..shared.images import picture_size
 from ..shared.messages import say
 from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model

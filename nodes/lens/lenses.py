@@ -15,7 +15,7 @@ from ...lens_models.dr_bokeh import SPLITTING
 from ...lens_models.highlights import compress_highlights, expand_highlights
 from ...lens_models.layers.steady import SteadyCuts
 from ...lens_models.light import image_to_radiance, radiance_to_image
-from ...lens_models.scene import Progress, progress_within
+from ...lens_models.progress import Progress, progress_within
 from ...lens_models.shape import ApertureShape
 from ..shared.images import shape_warning
 from ..shared.messages import say

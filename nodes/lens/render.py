@@ -18,10 +18,10 @@ from ...lens_models.batch import run_stop
 from ...lens_models.camera import STEEPEST_DEG, broadcast_batch, capped_share, macro_limit_m, macro_limited
 from ...lens_models.depth import DepthMap
 from ...lens_models.highlights import compress_highlights, expand_highlights
+from ...lens_models.labels import metres_label, share_label
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.memory import is_out_of_memory
 from ...lens_models.show.overlay import focus_overlay
-from ...lens_models.show.sheet import metres_label, share_label
 from ..shared.images import picture_size, shape_warning
 from ..shared.sockets import (
     APERTURE_SHAPE,

@@ -10,7 +10,8 @@ from ...lens_models import coc_px
 from ...lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
 from ...lens_models.scene import item
 from ...lens_models.show.overlay import acceptable_coc_px, focus_overlay
-from ...lens_models.show.sheet import captioned, captions, contact_sheet, metres_label, table
+from ...lens_models.show.sheet import captioned, captions, contact_sheet, table
+from ...lens_models.labels import metres_label
 from ..lens.render import tilt_inputs
 from ..shared.images import picture_size
 from ..shared.messages import say

@@ -72,7 +72,7 @@ def shot(node, image, depth_map, camera, focus, **extras):
 @contextmanager
 def watched(*names: str):
     """[bytes of all tensors, calls by name] while the lens works: the most at the beginning of any call."""
-    seen, real = {"bytes": 0, **dict.fromkeys(names, 0)}, {name: getattr(lens, name) for name in names}
+    seen, real = {"bytes": 0, **dict.fromkeys(names, 0)}, {name: getattr(lenses, name) for name in names}
 
     def noting(name):
         def call(*args, **settings):
@@ -83,12 +83,12 @@ def watched(*names: str):
         return call
 
     for name in names:
-        setattr(lens, name, noting(name))
+        setattr(lenses, name, noting(name))
     try:
         yield seen
     finally:
         for name in names:
-            setattr(lens, name, real[name])
+            setattr(lenses, name, real[name])
 
 
 def live_bytes() -> int:

@@ -55,9 +55,7 @@ def lora():
     with_it = sample(made.args[0])
     save_file({"lora_te_x.alpha": torch.ones(1)}, WORK / "loras" / "other.safetensors")
     with replaced(load, "_base", lambda *_, **__: loaded):
-        other = refused(
-            lambda: load.LoadAIFGeneratorNode.execute("loras/other.safetensors", "base")
-        )
+        other = refused(lambda: load.LoadAIFGeneratorNode.execute("loras/other.safetensors", "base"))
     return {
         "changed": relative(with_it, before), "restored": torch.equal(sample(model), before), "other": other,
         "text": made.ui["text"], "no base": refused(

@@ -43,9 +43,7 @@ def generator():
         return tiny_config() if "conv_in.weight" in tensors else None
 
     with replaced(comfy.model_detection, "model_config_from_diffusers_unet", recognised):
-        loaded = load.LoadAIFGeneratorNode.execute(
-            "diffusion_models/dof_sdxl_4step_fp32.safetensors", "none"
-        )
+        loaded = load.LoadAIFGeneratorNode.execute("diffusion_models/dof_sdxl_4step_fp32.safetensors", "none")
     model = loaded.args[0]
     as_in_the_fixture(model.model)
     card = sdxl.attached(model).card

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from host import provision
 from host.server import HostError
 from host.workflow import Graph
-from lens_models.depth.metric3d.network import Metric3DConfig, Metric3Dv2
+from lens_models.depth.metric3d.config import Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2
 
 pytestmark = pytest.mark.host
 

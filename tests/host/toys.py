@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from lens_models.depth.metric3d.network import Metric3DConfig, Metric3Dv2
+from lens_models.depth.metric3d.config import Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2
 
 from . import motorcycle, provision
 from .server import ComfyHost

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config.run import Config, ConfigError, _names, load_config
+from training.config.load import ConfigError, _keys
+from training.config.run import Config, load_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SMOKE = CONFIGS / "smoke_cpu.yaml"
@@ -118,5 +119,5 @@ def test_every_key_is_obeyed_somewhere():
     )
     assert "getattr(self.config.data, name)" in code
     by_the_sets_name = {"data.deep", "data.shallow"}
-    for name in set(_names(Config)) - by_the_sets_name:
+    for name in set(_keys(Config)) - by_the_sets_name:
         assert re.search(rf"\.{name.rpartition('.')[2]}\b", code), name

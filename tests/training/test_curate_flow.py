@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from tests.training import curate_models, curate_photos
-from training.config.run import ConfigError
+from training.config.load import ConfigError
 from training.curate import command
 from training.curate.card import decisions
 from training.curate.flow import Engine, read_done

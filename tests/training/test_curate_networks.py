@@ -11,7 +11,7 @@ import torch
 
 from tests.training import curate_models
 from tests.training.curate_photos import photo, scene
-from training.config.run import ConfigError
+from training.config.load import ConfigError, load_settings
 from training.curate import blur, caption, command
 from training.curate import photo as photo_stage
 from training.curate.classifier.net import (
@@ -33,7 +33,7 @@ from training.curate.classifier.samples import (
     split,
     spoiled,
 )
-from training.curate.classifier.train import Training, calibrated, findings_of, load_training, train
+from training.curate.classifier.train import Training, calibrated, findings_of, train
 from training.curate.flow import Engine, read_done
 from training.curate.options import Blur, Caption, Curation, Photo
 from training.curate.pixels import crops
@@ -232,7 +232,7 @@ def test_training_learns_sharp_from_blurred(tmp_path, monkeypatch):
         "steps: 60\nbatch: 12\nlr: 0.01\nrounds: 1\nheld_out: 0.4\n"
         "certain: 0.6\nprecision: 0.6\ndevice: cpu\n"
     )
-    found = train(load_training(tmp_path / "train.yaml", ["seed=3"]))
+    found = train(load_settings(Training, tmp_path / "train.yaml", ["seed=3"]))
     told = json.loads((tmp_path / "net.json").read_text())
     assert told["confusion"] == found.confusion
     assert told["labelled"] == 80
@@ -255,7 +255,7 @@ def test_training_learns_sharp_from_blurred(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no photos of desirable to learn from"):
         train(Training(output="x", folders={"none": (str(tmp_path / "none"),)}))
     with pytest.raises(ConfigError):
-        load_training(tmp_path / "train.yaml", ["stepz=3"])
+        load_settings(Training, tmp_path / "train.yaml", ["stepz=3"])
 
 
 @pytest.fixture(scope="module")

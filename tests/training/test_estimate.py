@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lens_models.depth.metric3d.network import PUBLISHED, Metric3Dv2
+from lens_models.depth.metric3d.config import PUBLISHED
+from lens_models.depth.metric3d.network import Metric3Dv2
 from lens_models.focus import VisualSaliencyTransformer, VSTConfig
 from training.networks.sdxl_unet import build_unet
 from training.run.budget import ACTIVATIONS, GIB, NETWORKS, Plan, day, estimate, memory_gb, report, turn_tflop

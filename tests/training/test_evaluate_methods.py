@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lens_models.generator.schedule import alphas_bar, diffused, timesteps
-from training.config.run import ConfigError
+from training.config.load import ConfigError
 from training.evaluate import generators
 from training.evaluate.camera_tokens import CameraTokens
 from training.evaluate.generators import Asked, FewSteps, Guided, ddim

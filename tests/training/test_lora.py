@@ -12,8 +12,9 @@ from tests.training.tiny_run import batch, config, networks
 from tests.training.tiny_training import command, everything, same, sets
 from training.__main__ import main
 from training.config.run import load_config
+from training.distill.batch import Report
 from training.distill.schedule import Turn
-from training.distill.stage1 import Report, Stage1
+from training.distill.stage1 import Stage1
 from training.distill.stage2 import Stage2
 from training.networks.build import build
 from training.networks.lora import FAKE, GENERATOR, lora_parameters

@@ -13,7 +13,7 @@ from tests.training.tiny_training import CHEAP, command, everything, lines, sets
 from tests.training.two_ranks import run as in_two
 from training.config.run import load_config
 from training.data.source import PackedSource
-from training.distill.stage1 import NotFinite
+from training.distill.batch import NotFinite
 from training.run import runner
 from training.run.checkpoint import latest
 

@@ -14,8 +14,9 @@ from lens_models.focus import save_predictor
 from lens_models.light import linear_to_srgb, srgb_to_linear
 from tests.training.tiny_run import batch, config, networks, perturb
 from training.distill import losses
+from training.distill.batch import NotFinite
 from training.distill.schedule import Turn
-from training.distill.stage1 import NotFinite, Stage1
+from training.distill.stage1 import Stage1
 from training.distill.stage2 import Stage2
 from training.networks.build import build
 from training.networks.models import frozen, lower_half

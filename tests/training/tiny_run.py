@@ -10,7 +10,7 @@ import torch
 
 from training.config.run import load_config
 from training.distill import rng as draws
-from training.distill.stage1 import Batch
+from training.distill.batch import Batch
 from training.networks.build import TINY_POOLED, TINY_TEXT, build
 
 SMOKE = Path(__file__).parents[2] / "training" / "configs" / "smoke_cpu.yaml"

@@ -6,30 +6,24 @@ here is obeyed; where the paper leaves something open, the field says so and why
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from lens_models.depth.metric3d.preprocess import AUTO
 from lens_models.generator.schedule import FOUR_STEPS, TABLE_LENGTH
 
+from .load import load_settings
 from .sections import Data, Lens, Log, Loss, Optimiser, Part, Paths, Positive, Range, Saving, Weight
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 _LATENT_PX = 8
 #: Settings that change where a run writes and how it is cut into memory, but not what it computes. A run may
 #: be resumed with others.
 FREE = ("output", "relay", "checkpointing", "vae_unit", "saving", "log")
-
-
-class ConfigError(ValueError):
-    """A config that cannot be used; the sentence says which key and what to do."""
 
 
 class Config(Part):
@@ -179,102 +173,5 @@ class Config(Part):
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file with all it extends, then set `dotted.key=value` overrides, and check.
-
-    `extends: OTHER.yaml` is relative to the file that says it; its values count where this file sets none.
-    Raises ConfigError, in a sentence, for unknown keys (with the nearest one) and values that do not fit.
-    """
-    values = _read(Path(path), ())
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f'"{override}" is not an override: write key=value, such as loss.huber=100.')
-        _set(values, key.strip(), yaml.safe_load(text))
-    return checked(values, str(path))
-
-
-def named(config: str) -> Path:
-    """A config's path; a bare name is one of `training/configs`."""
-    path = Path(config)
-    if path.suffix or path.exists():
-        return path
-    found = CONFIGS / f"{config}.yaml"
-    if not found.is_file():
-        names = sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("**/*.yaml"))
-        raise ConfigError(f'There is no config "{config}": give a YAML file or one of {", ".join(names)}.')
-    return found
-
-
-def checked(values: Mapping[str, Any], name: str = "The config") -> Config:
-    """A config of nested plain values. Raises ConfigError."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        told = "; ".join(_told(problem) for problem in error.errors())
-        raise ConfigError(f"{name}: {told}" + ("" if told.endswith("?") else ".")) from error
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path.name} extends itself: {' > '.join(p.name for p in (*seen, path))}.")
-    if not path.is_file():
-        raise ConfigError(f"There is no config {path}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not YAML: {error}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} must be keys with values, not a {type(values).__name__}.")
-    parent = values.pop("extends", None)
-    return values if parent is None else _merged(_read(path.parent / str(parent), (*seen, path)), values)
-
-
-def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *folders, last = dotted.split(".")
-    for folder in folders:
-        values = values.setdefault(folder, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{dotted} cannot be set: {folder} is a value and has no keys.")
-    values[last] = value
-
-
-def _names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """All dotted keys."""
-    found = []
-    for name, field in model.model_fields.items():
-        found.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _names(field.annotation, f"{prefix}{name}.")
-    return found
-
-
-def _told(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        section, _, last = key.rpartition(".")
-        near = _nearest(section, last)
-        hint = f'; did you mean "{near}"?' if near else ""
-        place = f" in {section}" if section else ""
-        return f'there is no key "{last}"{place}{hint}'
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key or 'the whole'} {message[0].lower()}{message[1:]}" if key else message
-
-
-def _nearest(section: str, last: str) -> str | None:
-    """The key that was meant: of the same section, of the same name elsewhere, or of a similar one."""
-    names = _names(Config)
-    ends = [name.rpartition(".")[2] for name in names]
-    here = [end for name, end in zip(names, ends, strict=True) if name.rpartition(".")[0] == section]
-    if close := difflib.get_close_matches(last, here, n=1):
-        return f"{section}.{close[0]}" if section else close[0]
-    close = difflib.get_close_matches(last, ends, n=1)
-    return names[ends.index(close[0])] if close else None
+    """A run's config of a YAML file, as `load_settings` reads it. Raises ConfigError, in a sentence."""
+    return load_settings(Config, path, overrides)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import torch
 
-from ..config.run import ConfigError
+from ..config.load import ConfigError
 from .flow import (
     Done,
     Engine,

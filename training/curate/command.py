@@ -39,9 +39,10 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says."""
     if options.stage == "train-blur":
-        from .classifier.train import load_training, train
+        from ..config.load import load_settings
+        from .classifier.train import Training, train
 
-        train(load_training(options.config, options.overrides))
+        train(load_settings(Training, options.config, options.overrides))
         return 0
     from .flow import Engine
     from .options import load

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import units as work
-from ..config.run import ConfigError
+from ..config.load import ConfigError
 from .options import Curation, digest
 
 #: Raised when a stage of the same settings would write other rows than before.

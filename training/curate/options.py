@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ..config.run import ConfigError
+from ..config.load import load_settings
 from ..config.sections import Part, Positive
 from . import STAGES
 
@@ -215,36 +214,11 @@ def digest(*told: Any) -> str:
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Curation:
-    """Read a YAML file, set `dotted.key=value` overrides, and check.
+    """The curation's settings of a YAML file, as `load_settings` reads it; its folders made absolute.
 
     Paths are relative to the folder where the program runs. Raises ConfigError, in a sentence.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"There is no config {path}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        for override in overrides:
-            key, equals, text = override.partition("=")
-            if not equals:
-                raise ConfigError(f'"{override}" is not an override: write key=value, as in blur.crops=3.')
-            *sections, last = key.split(".")
-            section = values
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[last] = yaml.safe_load(text)
-        config = Curation.model_validate(values)
-        # workers may run elsewhere
-        photos = tuple(str(Path(folder).absolute()) for folder in config.photos)
-        return config.model_copy(update={"photos": photos, "output": str(Path(config.output).absolute())})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not YAML: {error}.") from error
-    except (AttributeError, TypeError) as error:
-        raise ConfigError(f"{path.name} must be sections of keys with values.") from error
-    except ValidationError as error:
-        told = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
-        raise ConfigError(f"{path.name}: {told}.") from error
+    config = load_settings(Curation, path, overrides)
+    # workers may run elsewhere
+    photos = tuple(str(Path(folder).absolute()) for folder in config.photos)
+    return config.model_copy(update={"photos": photos, "output": str(Path(config.output).absolute())})

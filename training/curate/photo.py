@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import torch
 
-from ..config.run import ConfigError
+from ..config.load import ConfigError
 from .flow import Done, Engine, Progress, dropped, kept
 from .options import Curation, Photo
 from .seeing import Seeing, ask_model, pixel_values, pretrained

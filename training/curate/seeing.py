@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.run import ConfigError
+from ..config.load import ConfigError
 from .flow import (
     Done,
     Engine,

@@ -9,8 +9,8 @@ import torch
 from lens_models.generator.camera_words import appended, depth_of_field, exif_text
 
 from ..config.run import Config
+from ..distill.batch import Batch
 from ..distill.schedule import Turn, turns_before
-from ..distill.stage1 import Batch
 from ..networks.text import TextEncoders
 from . import Batches, CorruptSample, EpochSampler, PackedSample, PackedSet
 

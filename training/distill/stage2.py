@@ -17,9 +17,10 @@ from lens_models import Camera, Focus, coc_px, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
 from . import losses
+from .batch import Batch, Report, agree, finite
 from .relay import Segment, Values
 from .schedule import Turn
-from .stage1 import Batch, Report, Stage1, TermsAt, agree, finite
+from .stage1 import Stage1, TermsAt
 
 #: Places in the shallow chain: values are the latent; the picture; picture and depth; the picture through
 #: the lens; its latent.

@@ -20,7 +20,7 @@ import torch
 from lens_models.metrics.consistency import PAIRINGS
 
 from .. import units
-from ..config.run import ConfigError
+from ..config.load import ConfigError
 from .kit import Kit, swept
 from .measures import SCHEMA, SPACES, Meters
 from .methods import METHODS, Kept, Method, Pictures, ThroughTheLens

@@ -20,7 +20,8 @@ from lens_models.generator.exif_embedding import ExifEmbedding, exif_embedding_f
 from lens_models.generator.schedule import FOUR_STEPS
 from lens_models.weights import fill, read_weights
 
-from ..config.run import Config, ConfigError, load_config, named
+from ..config.load import ConfigError, find_config
+from ..config.run import Config, load_config
 from ..config.sections import Paths
 from ..export.export import predictor_from
 from ..networks.build import TINY_UNET, build
@@ -148,7 +149,7 @@ class Kit:
 
     def _training_config(self) -> Config:
         if self._tiny:
-            return load_config(named("smoke_cpu"), [f"seed={self.config.seed}"])
+            return load_config(find_config("smoke_cpu"), [f"seed={self.config.seed}"])
         base = Path(self._given("base"))
         paths = Paths(teacher=str(base / "unet"), vae=str(base / "vae"), text=str(base))
         return Config(stage=1, models=paths)

@@ -15,7 +15,7 @@ from lens_models.metrics.consistency import F_NUMBERS, PAIRINGS
 
 from .methods import Pictures
 from .metrics.inception import load_inception
-from .metrics.segmenter import load_segmenter
+from .metrics.load import load_segmenter
 from .options import Metrics
 
 _NUMBERS = pa.list_(pa.float64())

@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
 from lens_models.depth.metric3d.preprocess import AUTO
 from lens_models.stops import FULL_STOPS
 
-from ..config.run import CONFIGS, ConfigError
+from ..config.load import find_config, load_settings
 from ..config.sections import Part, Positive, Weight
 from .metrics.semantic_sam import SemanticSamOptions
 
@@ -134,42 +133,4 @@ def load_evaluation(config: str | Path, overrides: Iterable[str] = ()) -> Evalua
 
     Raises ConfigError, in a sentence.
     """
-    path = Path(config)
-    if not path.suffix:
-        path = CONFIGS / "evaluate" / f"{config}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in (CONFIGS / "evaluate").glob("*.yaml")))
-        raise ConfigError(f'There is no config "{config}": give a YAML file or one of {names}.')
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} is not YAML: {error}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} must be keys with values, not a {type(values).__name__}.")
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f'"{override}" is not an override: write key=value, such as size_px=512.')
-        _set(values, key.strip().split("."), yaml.safe_load(text))
-    try:
-        return Evaluation.model_validate(values)
-    except ValidationError as error:
-        told = "; ".join(_told(problem) for problem in error.errors())
-        raise ConfigError(f"{path.name}: {told}.") from error
-
-
-def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
-    *folders, last = keys
-    for folder in folders:
-        values = values.setdefault(folder, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{'.'.join(keys)} cannot be set: {folder} is a value and has no keys.")
-    values[last] = value
-
-
-def _told(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f'there is no key "{key}"'
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key} {message[0].lower()}{message[1:]}" if key else message
+    return load_settings(Evaluation, find_config(config, "evaluate"), overrides)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lens_models.depth.metric3d.network import PUBLISHED, Metric3DConfig, Metric3Dv2, load_metric3d
+from lens_models.depth.metric3d.config import PUBLISHED, Metric3DConfig
+from lens_models.depth.metric3d.network import Metric3Dv2, load_metric3d
 from lens_models.focus.predictor import FocusPredictor, load_predictor
 from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 

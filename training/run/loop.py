@@ -13,8 +13,9 @@ from torch.optim import AdamW
 
 from ..config.run import Config
 from ..distill import schedule
+from ..distill.batch import Batch, NotFinite
 from ..distill.schedule import Turn
-from ..distill.stage1 import Batch, NotFinite, Stage1
+from ..distill.stage1 import Stage1
 from ..distill.stage2 import Stage2
 from ..networks import fsdp as shard
 from ..networks.build import build

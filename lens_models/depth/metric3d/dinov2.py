@@ -11,31 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from .config import OUTPUTS, PATCH_PX
+from .precision import precise, recomputed
 
 if TYPE_CHECKING:
-    from .network import Metric3DConfig
+    from .config import Metric3DConfig
 
-PATCH_PX = 14
-#: Maps handed to the decoder, from fine to coarse.
-OUTPUTS = 4
 #: Patches per side of the 518 px pictures the positions were learned on.
 LEARNED_GRID = 37
 #: Added to the grid before its scale is taken; the positions were fine-tuned with this offset.
 _GRID_OFFSET = 0.1
 _NORM_EPS = 1e-6
-
-
-def precise(x: Tensor) -> Tensor:
-    """The same values in float32 when they are in half precision; float64 stays."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def recomputed(active: bool, step, *inputs):
-    """`step(*inputs)`; when active, the backward pass runs it again and does not keep what lies between."""
-    if active and torch.is_grad_enabled():
-        return checkpoint(step, *inputs, use_reentrant=False)
-    return step(*inputs)
 
 
 class Attention(nn.Module):

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dinov2 import PATCH_PX
+from .config import PATCH_PX
 from .refine import CELL_PX, conv3, resized
 
 if TYPE_CHECKING:
-    from .network import Metric3DConfig
+    from .config import Metric3DConfig
 
 
 class ReadTokens(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dinov2 import precise
+from .precision import precise
 
 #: Channels of the state: depth, confidence, normal x, y, z, certainty of the normal.
 STATE = 6

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ...config.run import ConfigError
 from ...config.sections import Part, Positive
 from ..flow import write_text
 from ..options import Blur, Count, Share
@@ -75,21 +73,6 @@ class Training(Part):
     precision: Share = Field(0.95, description="Wanted of each kept class; the thresholds follow from it.")
     device: str = "cuda"
     seed: Annotated[int, Field(ge=0)] = 0
-
-
-def load_training(path: str | Path, overrides: Iterable[str] = ()) -> Training:
-    """Read the YAML file, with key=value overrides. Raises ConfigError."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"There is no config {path}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        for override in overrides:
-            key, _, text = override.partition("=")
-            values[key] = yaml.safe_load(text)
-        return Training.model_validate(values)
-    except (yaml.YAMLError, ValidationError, TypeError) as error:
-        raise ConfigError(f"{path.name}: {error}") from error
 
 
 @dataclass(frozen=True)

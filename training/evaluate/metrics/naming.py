@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .segmenter import Preparation
+from .preparation import Preparation
 
 #: What the processors of CLIP, BLIP and CLIPSeg do, where preprocessor_config.json does not say.
 _COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

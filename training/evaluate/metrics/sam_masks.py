@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .segmenter import Preparation
+from .preparation import Preparation
 
 Progress = Callable[[str, int, int], None]
 #: Masks that are brought to full size at a time.

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from lens_models.metrics.consistency import LABELS_KEPT, UNLABELLED
 
 from .naming import BLIP_USUAL, CLIP_USUAL, Captions, Finder, Nouns, Ranker, caption_nouns, spacy_nouns
+from .preparation import Preparation
 from .sam_masks import MaskOptions, Progress, SamMasks, boxes_of
-from .segmenter import Preparation, TransformersSegmenter, load_segmenter
+from .segmenter import TransformersSegmenter, load_transformers_segmenter
 
 NOUNS = ("rule", "spacy")
 #: How much wider than the mask's box the cut-outs are that CLIP, BLIP and CLIPSeg see.
@@ -245,7 +246,7 @@ def load_semantic_sam(options: SemanticSamOptions) -> SemanticSam:
                     "and weights."
                 )
     nouns = spacy_nouns() if options.nouns == "spacy" else caption_nouns
-    closed = {name: load_segmenter(getattr(options, name)) for name in ("coco", "ade20k")}
+    closed = {name: load_transformers_segmenter(getattr(options, name)) for name in ("coco", "ade20k")}
     kinds = {
         "sam": transformers.SamModel,
         "blip": transformers.BlipForConditionalGeneration,

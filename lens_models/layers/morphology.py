@@ -1,0 +1,31 @@
+"""Dilation, erosion and the filters behind them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dilated(mask: Tensor, side: int = 3) -> Tensor:
+    """Bool `(H, W)` mask grown by a square of odd `side`."""
+    return highest(mask.byte(), side, 0).bool()
+
+
+def highest(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
+    """The largest value `(H, W)` in a square of odd `side` about each pixel; past its border `beyond`."""
+    reach = side // 2
+    for axis, edges in ((1, (reach, reach)), (0, (0, 0, reach, reach))):
+        plane, seen = F.pad(plane, edges, value=beyond), 1
+        # windows twice as long out of two, then one that overlaps: faster than pooling
+        while seen < side:
+            more = min(seen, side - seen)
+            length = plane.shape[axis] - more
+            plane = torch.maximum(plane.narrow(axis, 0, length), plane.narrow(axis, more, length))
+            seen += more
+    return plane
+
+
+def eroded(mask: Tensor, side: int = 3) -> Tensor:
+    """Bool `(H, W)` mask shrunk by a square of odd `side`; the border does not eat into it."""
+    return ~dilated(~mask, side)

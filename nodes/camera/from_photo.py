@@ -1,0 +1,196 @@
+"""Camera from Photo: a photo, and its EXIF as CAMERA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.model_management as mm
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image, ImageOps, ImageSequence
+from torch import Tensor
+
+import nodes as comfy_nodes
+
+from ...lens_models.photo.camera import camera_of_photo
+from ...lens_models.photo.exif import read_exif
+from ..shared.files import fingerprint, is_there
+from ..shared.images import picture_size
+from ..shared.messages import say
+from ..shared.sockets import CAMERA
+from .camera import SENSORS
+
+AS_TOLD = "from the photo"
+
+
+#: Files that hold several pictures of one scene, of which the first is the photo.
+ONE_PHOTO = ("MPO",)
+
+
+#: Side of the mask that Load Image gives for a picture without transparency, px.
+NO_MASK_PX = 64
+
+
+def _photos() -> list[str]:
+    folder = folder_paths.get_input_directory()
+    names = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
+    return sorted(folder_paths.filter_files_content_types(names, ["image"]))
+
+
+class CameraFromPhotoNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FineDefocusCameraFromPhoto",
+            display_name="Camera from Photo",
+            category="fine defocus/camera",
+            description="Loads a photo and, from its EXIF, the camera that took it: aperture, focal length, "
+            "sensor and the distance to the subject.",
+            search_aliases=["exif", "load image", "metadata", "photo", "lens", "aperture", "focal length"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=_photos(),
+                    upload=io.UploadType.image,
+                    tooltip="Photo in ComfyUI's input folder, as the camera wrote it: most editors and web "
+                    "sites take the EXIF out.",
+                ),
+                io.Float.Input(
+                    "f_number",
+                    default=0.0,
+                    min=0.0,
+                    max=256.0,
+                    step=0.1,
+                    round=0.001,
+                    optional=True,
+                    tooltip="F-number instead of the photo's own. 0 takes the photo's, or f/2.8 where it "
+                    "does not tell.",
+                ),
+                io.Float.Input(
+                    "focal_mm",
+                    default=0.0,
+                    min=0.0,
+                    max=2000.0,
+                    step=1.0,
+                    round=0.01,
+                    optional=True,
+                    tooltip="Focal length in mm instead of the photo's own, as engraved on the lens. 0 takes "
+                    "the photo's, or 50 mm where it does not tell.",
+                ),
+                io.Combo.Input(
+                    "sensor",
+                    options=[AS_TOLD, *SENSORS],
+                    default=AS_TOLD,
+                    optional=True,
+                    tooltip="Sensor the photo was taken with. 'from the photo' finds it from the 35-mm "
+                    "equivalent or the focal plane's resolution, or takes full frame where neither is told.",
+                ),
+                io.Float.Input(
+                    "distance_m",
+                    default=0.0,
+                    min=0.0,
+                    max=100000.0,
+                    step=0.1,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Distance to the subject in metres instead of the photo's own. 0 takes the "
+                    "photo's, which few cameras write.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The photo, turned upright."),
+                io.Mask.Output(
+                    "mask", display_name="mask", tooltip="1 where the photo is transparent, as in Load Image."
+                ),
+                CAMERA.Output("camera", display_name="camera", tooltip="The camera that took the photo."),
+                io.Float.Output(
+                    "distance_m",
+                    display_name="distance_m",
+                    tooltip="Distance to the subject in metres; inf = infinity, 0 = nobody told.",
+                ),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        unchosen = "Choose a photo: upload one, or put it into ComfyUI's input folder."
+        return is_there(file, unchosen, "photo")
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_) -> str:
+        return fingerprint(file)
+
+    @classmethod
+    def execute(cls, file, f_number=0.0, focal_mm=0.0, sensor=AS_TOLD, distance_m=0.0) -> io.NodeOutput:
+        path = folder_paths.get_annotated_filepath(file)
+        exif = read_exif(path)
+        image, mask, warnings = _developed(file, path, exif.orientation or 1)
+        height, width = picture_size(image)
+        found = camera_of_photo(
+            exif,
+            width,
+            height,
+            f_number=f_number,
+            focal_mm=focal_mm,
+            sensor=SENSORS.get(sensor),
+            distance_m=distance_m,
+        )
+        told = say(cls, found.told, [*warnings, *found.warnings])
+        return io.NodeOutput(image, mask, found.camera, found.distance_m, ui=told)
+
+
+def _developed(file: str, path: str, orientation: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Picture `(B, H, W, 3)` upright, mask `(B, H, W)`, warnings.
+
+    Load Image's own pictures, except of a turned photo: it turns some kinds of files and not others.
+    """
+    name, warnings = Path(path).name, []
+    known = True
+    try:
+        with Image.open(path) as photo:
+            frames = getattr(photo, "n_frames", 1)
+            single = photo.format in ONE_PHOTO
+            photo.load()
+    except Exception as error:  # Pillow fails in many ways, and Load Image may still know the file
+        known = isinstance(error, OSError) and "truncated" in str(error)
+        if known:
+            warnings.append(f"{name} is cut short: what is missing of the picture is filled. Copy it again.")
+            frames, single = 1, True
+    if known and orientation > 1:
+        image, mask = _turned(path, first=single or frames == 1)
+        return image, mask, warnings
+    try:
+        image, mask = comfy_nodes.LoadImage().load_image(file)
+    except Exception as error:
+        what = str(error) or type(error).__name__
+        raise ValueError(
+            f"{name} cannot be opened as a picture ({what}): save it again as JPEG, PNG or WebP."
+        ) from error
+    return image, mask, warnings
+
+
+def _turned(path: str, *, first: bool) -> tuple[Tensor, Tensor]:
+    """The pictures of a file, turned upright, as Load Image gives them."""
+    import node_helpers
+
+    images, masks = [], []
+    photo = node_helpers.pillow(Image.open, path)
+    for frame in ImageSequence.Iterator(photo):
+        upright = node_helpers.pillow(ImageOps.exif_transpose, frame)
+        colour = torch.from_numpy(np.array(upright.convert("RGB"))).float() / 255.0
+        if images and colour.shape != images[0].shape:
+            continue
+        images.append(colour)
+        alpha = "A" in upright.getbands() or "transparency" in upright.info
+        mask = torch.zeros(NO_MASK_PX, NO_MASK_PX)
+        if alpha:
+            mask = 1.0 - torch.from_numpy(np.array(upright.convert("RGBA").getchannel("A"))).float() / 255.0
+        masks.append(mask)
+        if first:
+            break
+    where, kind = mm.intermediate_device(), mm.intermediate_dtype()
+    return torch.stack(images).to(where, kind), torch.stack(masks).to(where, kind)
