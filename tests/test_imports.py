@@ -115,12 +115,20 @@ def test_the_core_imports_itself_by_relative_names():
 @pytest.mark.parametrize(
     ("file", "line", "found"),
     [
-        ("lens_models/camera.py", "from training.data import pack", "lens_models.camera imports training.data.pack"),
+        (
+            "lens_models/camera.py",
+            "from training.data import pack",
+            "lens_models.camera imports training.data.pack",
+        ),
         ("nodes/camera.py", "from training.data.pack import x", "nodes.camera imports training.data.pack"),
         ("training/data/pack.py", "import nodes.camera", "training.data.pack imports nodes.camera"),
-        ("lens_models/camera.py", "def late():\n    from ..nodes import camera", "lens_models.camera imports nodes.camera"),
+        (
+            "lens_models/camera.py",
+            "def late():\n    from ..nodes import camera",
+            "lens_models.camera imports nodes.camera",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_planted_import_upwards_is_found(tmp_path, file, line, found):
     for name in ("lens_models/camera", "nodes/camera", "training/data/pack"):
         path = tmp_path / f"{name}.py"
