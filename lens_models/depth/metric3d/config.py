@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PATCH_PX = 14
+#: Maps handed to the decoder, from fine to coarse.
+OUTPUTS = 4
+
 
 @dataclass(frozen=True)
 class Metric3DConfig:
@@ -53,10 +57,3 @@ PUBLISHED: dict[str, Metric3DConfig] = {
     "large": Metric3DConfig(1024, 24, 16, "mlp", False, (256, 512), 256, 128, 8),
     "giant2": Metric3DConfig(1536, 40, 24, "swiglu", True, (384, 768), 384, 192, 8),
 }
-
-
-PATCH_PX = 14
-
-
-#: Maps handed to the decoder, from fine to coarse.
-OUTPUTS = 4
