@@ -14,7 +14,8 @@ def add(commands) -> None:
     kinds = command.add_subparsers(required=True, metavar="WHAT")
     kind = kinds.add_parser(
         "serve",
-        help="the page that asks; needs training/people/labelling/requirements.txt. Started again, it goes on",
+        help="the page that asks; needs training/people/labelling/requirements.txt. Started again, "
+        "it goes on",
     )
     _shared(kind)
     kind.add_argument("--shared", type=int, help="photos that every annotator gets; default 50")
@@ -41,7 +42,8 @@ def _serve(options: argparse.Namespace) -> int:
         from .page import serve
     except ImportError as error:
         raise ImportError(
-            f"The page needs gradio ({error}): python -m pip install -r training/people/labelling/requirements.txt, "
+            f"The page needs gradio ({error}): python -m pip install -r "
+            "training/people/labelling/requirements.txt, "
             "in an environment of its own."
         ) from error
     log.info("the page is at http://%s:%d - Ctrl-C ends it; the labels stay", options.host, options.port)
