@@ -7,8 +7,18 @@ from comfy_api.latest import io
 from ...lens_models.batch import EVERY, ORDERS, item_labels, planned, taken
 from ...lens_models.camera import broadcast_batch
 from ..shared.images import picture_size
+from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth, as_focus
+from ..shared.sockets import (
+    ANY_DEPTH,
+    ANY_FOCUS,
+    CAMERA,
+    DEPTH,
+    FOCUS,
+    as_camera,
+    as_depth,
+    as_focus,
+)
 
 
 class BatchSweepNode(io.ComfyNode):
@@ -20,65 +30,32 @@ class BatchSweepNode(io.ComfyNode):
             category="fine defocus/camera",
             description="Combines pictures, focus distances and apertures into one labelled batch, which a "
             "lens renders in one run.",
-            search_aliases=[
-                "xy plot",
-                "xyz plot",
-                "grid",
-                "batch",
-                "combinations",
-                "product",
-                "cross",
-                "zip",
-                "focus bracketing",
-                "aperture series",
-                "repeat batch",
-            ],
-            inputs=[
+            search_aliases=aliases(
+                "xy plot, xyz plot, grid, batch, combinations, product, cross, zip, focus bracketing, "
+                "aperture series, repeat batch"
+            ),
+            inputs=with_tooltips(
                 io.Image.Input("image", tooltip="One sharp picture or several."),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Their depth: one, or one per picture. DEPTH, or the geometry of MoGe or Depth "
-                    "Anything 3.",
-                ),
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "Their depth: one, or one per picture. DEPTH, or the geometry of MoGe or Depth Anything 3.",
                 CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for several apertures."),
-                io.MultiType.Input(
-                    "focus",
-                    types=[FOCUS, io.Float],
-                    tooltip="Focus Sweep for several distances, any other focus, or a FLOAT in metres.",
-                ),
-                io.Combo.Input(
-                    "order",
-                    options=list(ORDERS),
-                    default=EVERY,
-                    tooltip="'every combination': each picture at each distance at each aperture; apertures "
-                    "change fastest, pictures slowest. 'side by side': the first with the first, the second "
-                    "with the second; a single one goes with all.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output(
-                    "image",
-                    display_name="image",
-                    tooltip="Pictures for a lens, one per item. A single picture stays single: it goes with "
-                    "all.",
-                ),
-                DEPTH.Output("depth", display_name="depth", tooltip="Depth for a lens."),
-                CAMERA.Output(
-                    "camera",
-                    display_name="camera",
-                    tooltip="Camera for a lens, Contact Sheet and Save Photo.",
-                ),
-                FOCUS.Output(
-                    "focus", display_name="focus", tooltip="Focus for a lens, Contact Sheet and Save Photo."
-                ),
-                io.String.Output(
-                    "labels",
-                    display_name="labels",
-                    tooltip="What changes along the batch, one line per item, as Contact Sheet takes labels.",
-                ),
-                io.Int.Output("count", display_name="count", tooltip="How many items there are."),
-            ],
+                io.MultiType.Input("focus", ANY_FOCUS),
+                "Focus Sweep for several distances, any other focus, or a FLOAT in metres.",
+                io.Combo.Input("order", list(ORDERS), default=EVERY),
+                "'every combination': each picture at each distance at each aperture; apertures change "
+                "fastest, pictures slowest. 'side by side': the first with the first, the second with the "
+                "second; a single one goes with all.",
+            ),
+            outputs=with_tooltips(
+                io.Image.Output("image"),
+                "Pictures for a lens, one per item. A single picture stays single: it goes with all.",
+                DEPTH.Output("depth", tooltip="Depth for a lens."),
+                CAMERA.Output("camera", tooltip="Camera for a lens, Contact Sheet and Save Photo."),
+                FOCUS.Output("focus", tooltip="Focus for a lens, Contact Sheet and Save Photo."),
+                io.String.Output("labels"),
+                "What changes along the batch, one line per item, as Contact Sheet takes labels.",
+                io.Int.Output("count", tooltip="How many items there are."),
+            ),
             has_intermediate_output=True,
         )
 

@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ...lens_models import Camera, stops
+from ..shared.inputs import aliases, f_number, number, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, as_camera
 
@@ -37,77 +38,28 @@ class CameraNode(io.ComfyNode):
             category="fine defocus/camera",
             description="A lens and a sensor: aperture, focal length and format decide how strong the blur "
             "is.",
-            search_aliases=[
-                "aperture",
-                "f-number",
-                "f-stop",
-                "focal length",
-                "sensor",
-                "full frame",
-                "lens",
-                "depth of field",
-                "dof",
+            search_aliases=aliases(
+                "aperture, f-number, f-stop, focal length, sensor, full frame, lens, depth of field, dof"
+            ),
+            inputs=with_tooltips(
+                io.Combo.Input("aperture", [FREE_APERTURE, *APERTURES], default="f/2.8"),
+                "Aperture in third stops. A smaller number blurs more. 'free' takes f_number.",
+                f_number("f_number", 2.8),
+                "F-number (focal length / aperture diameter), used when aperture is 'free'.",
+                number("focal_mm", 50.0, 1.0, 2000.0, 1.0),
+                "Focal length in mm, as engraved on the lens (not the 35-mm equivalent).",
+                io.Combo.Input("sensor", [*SENSORS, CUSTOM_SENSOR], default="Full frame 36 × 24 mm"),
+                "Sensor or film format. 'custom' takes sensor_width_mm and sensor_height_mm.",
+                number("sensor_width_mm", 36.0, 0.5, 500.0, 0.1, tooltip="Width of a custom sensor in mm."),
+                number("sensor_height_mm", 24.0, 0.5, 500.0, 0.1, tooltip="Height of a custom sensor in mm."),
+                io.Combo.Input("framing", [CROP, WIDTH], default=CROP, advanced=True),
+                "'crop to the picture': the picture is the largest crop of the sensor, turned to the "
+                "picture's orientation (a square from full frame spans 24 mm). 'width spans the sensor': "
+                "the picture's width is the sensor's whole width.",
+            ),
+            outputs=[
+                CAMERA.Output("camera", tooltip="The camera, for a lens."),
             ],
-            inputs=[
-                io.Combo.Input(
-                    "aperture",
-                    options=[FREE_APERTURE, *APERTURES],
-                    default="f/2.8",
-                    tooltip="Aperture in third stops. A smaller number blurs more. 'free' takes f_number.",
-                ),
-                io.Float.Input(
-                    "f_number",
-                    default=2.8,
-                    min=0.5,
-                    max=256.0,
-                    step=0.1,
-                    round=0.001,
-                    tooltip="F-number (focal length / aperture diameter), used when aperture is 'free'.",
-                ),
-                io.Float.Input(
-                    "focal_mm",
-                    default=50.0,
-                    min=1.0,
-                    max=2000.0,
-                    step=1.0,
-                    round=0.01,
-                    tooltip="Focal length in mm, as engraved on the lens (not the 35-mm equivalent).",
-                ),
-                io.Combo.Input(
-                    "sensor",
-                    options=[*SENSORS, CUSTOM_SENSOR],
-                    default="Full frame 36 × 24 mm",
-                    tooltip="Sensor or film format. 'custom' takes sensor_width_mm and sensor_height_mm.",
-                ),
-                io.Float.Input(
-                    "sensor_width_mm",
-                    default=36.0,
-                    min=0.5,
-                    max=500.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Width of a custom sensor in mm.",
-                ),
-                io.Float.Input(
-                    "sensor_height_mm",
-                    default=24.0,
-                    min=0.5,
-                    max=500.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Height of a custom sensor in mm.",
-                ),
-                io.Combo.Input(
-                    "framing",
-                    options=[CROP, WIDTH],
-                    default=CROP,
-                    advanced=True,
-                    tooltip="'crop to the picture': the picture is the largest crop of the sensor, turned to "
-                    "the picture's orientation (a square from full frame spans 24 mm). 'width spans the "
-                    "sensor': the picture's width is the sensor's whole width.",
-                ),
-            ],
-            outputs=[CAMERA.Output("camera", display_name="camera", tooltip="The camera, for a lens.")],
         )
 
     @classmethod
@@ -127,58 +79,26 @@ class ApertureSweepNode(io.ComfyNode):
             display_name="Aperture Sweep",
             category="fine defocus/camera",
             description="Turns one camera into a series of apertures; a lens renders them all in one run.",
-            search_aliases=[
-                "f-stop series",
-                "f-stop",
-                "stops",
-                "bracketing",
-                "aperture series",
-                "f-number list",
-                "batch",
-            ],
-            inputs=[
+            search_aliases=aliases(
+                "f-stop series, f-stop, stops, bracketing, aperture series, f-number list, batch"
+            ),
+            inputs=with_tooltips(
                 CAMERA.Input("camera", tooltip="The camera whose aperture is swept."),
-                io.Combo.Input(
-                    "sweep",
-                    options=[PAPER, BETWEEN, LIST],
-                    default=PAPER,
-                    tooltip="'paper': the eight stops f/1.8 2.8 4 5.6 8 11 16 22. 'start to end': equal "
-                    "steps. 'list': the numbers in f_numbers.",
-                ),
-                io.Float.Input(
-                    "start",
-                    default=1.8,
-                    min=0.5,
-                    max=256.0,
-                    step=0.1,
-                    round=0.001,
-                    tooltip="First f-number of 'start to end'. Larger than end sweeps downwards.",
-                ),
-                io.Float.Input(
-                    "end",
-                    default=22.0,
-                    min=0.5,
-                    max=256.0,
-                    step=0.1,
-                    round=0.001,
-                    tooltip="Last f-number of 'start to end'; the sweep does not go past it.",
-                ),
-                io.Combo.Input(
-                    "step",
-                    options=list(STEPS),
-                    default="1 stop",
-                    tooltip="Step of 'start to end', in stops. One stop is a factor 1.41 in f-number.",
-                ),
-                io.String.Input(
-                    "f_numbers",
-                    default="1.8, 2.8, 4, 5.6, 8, 11, 16, 22",
-                    tooltip="F-numbers for 'list', between commas, semicolons, spaces or line ends: 1.8, "
-                    "f/2.8, 4",
-                ),
-            ],
+                io.Combo.Input("sweep", [PAPER, BETWEEN, LIST], default=PAPER),
+                "'paper': the eight stops f/1.8 2.8 4 5.6 8 11 16 22. 'start to end': equal steps. 'list': "
+                "the numbers in f_numbers.",
+                f_number("start", 1.8),
+                "First f-number of 'start to end'. Larger than end sweeps downwards.",
+                f_number("end", 22.0),
+                "Last f-number of 'start to end'; the sweep does not go past it.",
+                io.Combo.Input("step", list(STEPS), default="1 stop"),
+                "Step of 'start to end', in stops. One stop is a factor 1.41 in f-number.",
+                io.String.Input("f_numbers", default="1.8, 2.8, 4, 5.6, 8, 11, 16, 22"),
+                "F-numbers for 'list', between commas, semicolons, spaces or line ends: 1.8, f/2.8, 4",
+            ),
             outputs=[
                 CAMERA.Output("cameras", display_name="camera", tooltip="One camera per aperture, in order."),
-                io.Int.Output("count", display_name="count", tooltip="How many apertures there are."),
+                io.Int.Output("count", tooltip="How many apertures there are."),
             ],
             has_intermediate_output=True,
         )

@@ -19,6 +19,7 @@ from ...lens_models.photo.camera import camera_of_photo
 from ...lens_models.photo.exif import read_exif
 from ..shared.files import fingerprint, is_there
 from ..shared.images import picture_size
+from ..shared.inputs import f_number, metres, number, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA
 from .camera import SENSORS
@@ -50,68 +51,29 @@ class CameraFromPhotoNode(io.ComfyNode):
             description="Loads a photo and, from its EXIF, the camera that took it: aperture, focal length, "
             "sensor and the distance to the subject.",
             search_aliases=["exif", "load image", "metadata", "photo", "lens", "aperture", "focal length"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=_photos(),
-                    upload=io.UploadType.image,
-                    tooltip="Photo in ComfyUI's input folder, as the camera wrote it: most editors and web "
-                    "sites take the EXIF out.",
-                ),
-                io.Float.Input(
-                    "f_number",
-                    default=0.0,
-                    min=0.0,
-                    max=256.0,
-                    step=0.1,
-                    round=0.001,
-                    optional=True,
-                    tooltip="F-number instead of the photo's own. 0 takes the photo's, or f/2.8 where it "
-                    "does not tell.",
-                ),
-                io.Float.Input(
-                    "focal_mm",
-                    default=0.0,
-                    min=0.0,
-                    max=2000.0,
-                    step=1.0,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Focal length in mm instead of the photo's own, as engraved on the lens. 0 takes "
-                    "the photo's, or 50 mm where it does not tell.",
-                ),
-                io.Combo.Input(
-                    "sensor",
-                    options=[AS_TOLD, *SENSORS],
-                    default=AS_TOLD,
-                    optional=True,
-                    tooltip="Sensor the photo was taken with. 'from the photo' finds it from the 35-mm "
-                    "equivalent or the focal plane's resolution, or takes full frame where neither is told.",
-                ),
-                io.Float.Input(
-                    "distance_m",
-                    default=0.0,
-                    min=0.0,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    optional=True,
-                    tooltip="Distance to the subject in metres instead of the photo's own. 0 takes the "
-                    "photo's, which few cameras write.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The photo, turned upright."),
-                io.Mask.Output(
-                    "mask", display_name="mask", tooltip="1 where the photo is transparent, as in Load Image."
-                ),
-                CAMERA.Output("camera", display_name="camera", tooltip="The camera that took the photo."),
-                io.Float.Output(
-                    "distance_m",
-                    display_name="distance_m",
-                    tooltip="Distance to the subject in metres; inf = infinity, 0 = nobody told.",
-                ),
-            ],
+            inputs=with_tooltips(
+                io.Combo.Input("file", _photos(), upload=io.UploadType.image),
+                "Photo in ComfyUI's input folder, as the camera wrote it: most editors and web sites take "
+                "the EXIF out.",
+                f_number("f_number", 0.0, least=0.0, optional=True),
+                "F-number instead of the photo's own. 0 takes the photo's, or f/2.8 where it does not tell.",
+                number("focal_mm", 0.0, 0.0, 2000.0, 1.0, optional=True),
+                "Focal length in mm instead of the photo's own, as engraved on the lens. 0 takes the "
+                "photo's, or 50 mm where it does not tell.",
+                io.Combo.Input("sensor", [AS_TOLD, *SENSORS], default=AS_TOLD, optional=True),
+                "Sensor the photo was taken with. 'from the photo' finds it from the 35-mm equivalent or "
+                "the focal plane's resolution, or takes full frame where neither is told.",
+                metres("distance_m", 0.0, optional=True),
+                "Distance to the subject in metres instead of the photo's own. 0 takes the photo's, which "
+                "few cameras write.",
+            ),
+            outputs=with_tooltips(
+                io.Image.Output("image", tooltip="The photo, turned upright."),
+                io.Mask.Output("mask", tooltip="1 where the photo is transparent, as in Load Image."),
+                CAMERA.Output("camera", tooltip="The camera that took the photo."),
+                io.Float.Output("distance_m"),
+                "Distance to the subject in metres; inf = infinity, 0 = nobody told.",
+            ),
             has_intermediate_output=True,
         )
 

@@ -20,6 +20,7 @@ from ...lens_models.depth.metric3d.preprocess import AUTO, CANVASES
 from ...lens_models.depth.normals import normal_picture
 from ...lens_models.photo.exif import read_exif
 from ..shared.images import picture_size
+from ..shared.inputs import aliases, number, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
 from .given import depth_summary
@@ -176,71 +177,38 @@ class EstimateDepthNode(io.ComfyNode):
             display_name="Estimate Depth",
             category="fine defocus/depth",
             description="Measures the distance of everything in a picture, in metres, with a network.",
-            search_aliases=[
-                "depth map",
-                "metric depth",
-                "metric3d",
-                "normal map",
-                "monocular depth",
-                "distance",
-            ],
-            inputs=[
-                io.Image.Input(
-                    "image", tooltip="Sharp picture, or the frames of a clip. Transparency is left out."
-                ),
+            search_aliases=aliases(
+                "depth map, metric depth, metric3d, normal map, monocular depth, distance"
+            ),
+            inputs=with_tooltips(
+                io.Image.Input("image"),
+                "Sharp picture, or the frames of a clip. Transparency is left out.",
                 DEPTH_MODEL.Input("depth_model", tooltip="From Load Depth Model."),
-                io.Combo.Input(
-                    "canvas",
-                    options=[AUTO, *CANVASES],
-                    default=AUTO,
-                    tooltip="Size at which Metric3Dv2 sees the picture, height × width in pixels. Automatic "
-                    "takes 616 × 1064, or the cheaper square where it shows as much; 784 × 784 gives square "
-                    "pictures more detail. Other networks have their own size.",
-                ),
-                io.Float.Input(
-                    "sky_m",
-                    default=200.0,
-                    min=0.0,
-                    max=300.0,
-                    step=5.0,
-                    round=0.01,
-                    tooltip="Distances from here on, in metres, become sky, which is infinitely far. 0 keeps "
-                    "every distance.",
-                ),
-                io.Boolean.Input(
-                    "steady_scale",
-                    default=False,
-                    tooltip="For a clip from a camera that stands: brings every frame to the clip's median "
-                    "scale, so that the depth does not pump.",
-                ),
-                io.Boolean.Input(
-                    "guided",
-                    default=False,
-                    advanced=True,
-                    tooltip="Moves the edges of the depth onto those of the picture (guided filter; needs "
-                    "kornia). Off gives the network's own numbers.",
-                ),
-                CAMERA.Input(
-                    "camera",
-                    optional=True,
-                    tooltip="The camera that took the picture: its focal length sets the scale of the "
-                    "distances. Without it the photo's EXIF is read, if image comes straight from Load "
-                    "Image; else 35 mm on full frame is assumed.",
-                ),
-            ],
-            outputs=[
-                DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres."),
-                io.Mask.Output(
-                    "confidence",
-                    display_name="confidence",
-                    tooltip="How sure the network is, 0..1; 1 everywhere from networks that do not tell.",
-                ),
-                io.Image.Output(
-                    "normal",
-                    display_name="normal",
-                    tooltip="Normal map: red right, green up, blue towards the camera; 0.5 is zero.",
-                ),
-            ],
+                io.Combo.Input("canvas", [AUTO, *CANVASES], default=AUTO),
+                "Size at which Metric3Dv2 sees the picture, height × width in pixels. Automatic takes 616 × "
+                "1064, or the cheaper square where it shows as much; 784 × 784 gives square pictures more "
+                "detail. Other networks have their own size.",
+                number("sky_m", 200.0, 0.0, 300.0, 5.0),
+                "Distances from here on, in metres, become sky, which is infinitely far. 0 keeps every "
+                "distance.",
+                io.Boolean.Input("steady_scale", default=False),
+                "For a clip from a camera that stands: brings every frame to the clip's median scale, so "
+                "that the depth does not pump.",
+                io.Boolean.Input("guided", default=False, advanced=True),
+                "Moves the edges of the depth onto those of the picture (guided filter; needs kornia). Off "
+                "gives the network's own numbers.",
+                CAMERA.Input("camera", optional=True),
+                "The camera that took the picture: its focal length sets the scale of the distances. "
+                "Without it the photo's EXIF is read, if image comes straight from Load Image; else 35 mm "
+                "on full frame is assumed.",
+            ),
+            outputs=with_tooltips(
+                DEPTH.Output("depth", tooltip="Depth in metres."),
+                io.Mask.Output("confidence"),
+                "How sure the network is, 0..1; 1 everywhere from networks that do not tell.",
+                io.Image.Output("normal"),
+                "Normal map: red right, green up, blue towards the camera; 0.5 is zero.",
+            ),
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             has_intermediate_output=True,
         )

@@ -12,6 +12,7 @@ from ...lens_models.depth import DepthMap, convert
 from ...lens_models.depth.files import SUFFIXES, read_depth_file
 from ...lens_models.labels import metres_label, share_label
 from ..shared.files import fingerprint, is_there
+from ..shared.inputs import aliases, metres, number, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width
 
@@ -42,42 +43,22 @@ class LoadDepthNode(io.ComfyNode):
             description="Reads measured depth from a 16-bit PNG, TIFF, EXR, NPY or NPZ file in the input "
             "folder.",
             search_aliases=["depth file", "exr", "z pass", "npy", "16-bit depth", "lidar", "metric depth"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=files,
-                    tooltip="Depth file in ComfyUI's input folder: PNG, TIFF, EXR, NPY or NPZ.",
-                ),
-                io.Combo.Input(
-                    "unit",
-                    options=[*convert.UNITS, OTHER_UNIT],
-                    default="metres",
-                    tooltip="What the numbers in the file are. In distances 0 is missing and inf is sky; in "
-                    "disparity (1/metres) 0 is sky.",
-                ),
-                io.Float.Input(
-                    "metres_per_unit",
-                    default=0.001,
-                    min=0.0,
-                    max=1000000.0,
-                    step=0.0001,
-                    round=0.00000001,
-                    tooltip="Metres that one step of the file stands for when unit is 'other': KITTI "
-                    "0.00390625 (1/256), TUM 0.0002 (1/5000).",
-                ),
-                io.String.Input(
-                    "channel",
-                    default="",
-                    advanced=True,
-                    tooltip="Channel of an EXR file or array of an NPZ file, such as ViewLayer.Depth.Z; "
-                    "empty takes the one that looks like depth.",
-                ),
-            ],
+            inputs=with_tooltips(
+                io.Combo.Input("file", files),
+                "Depth file in ComfyUI's input folder: PNG, TIFF, EXR, NPY or NPZ.",
+                io.Combo.Input("unit", [*convert.UNITS, OTHER_UNIT], default="metres"),
+                "What the numbers in the file are. In distances 0 is missing and inf is sky; in disparity "
+                "(1/metres) 0 is sky.",
+                number("metres_per_unit", 0.001, 0.0, 1000000.0, 0.0001, round=0.00000001),
+                "Metres that one step of the file stands for when unit is 'other': KITTI 0.00390625 "
+                "(1/256), TUM 0.0002 (1/5000).",
+                io.String.Input("channel", default="", advanced=True),
+                "Channel of an EXR file or array of an NPZ file, such as ViewLayer.Depth.Z; empty takes the "
+                "one that looks like depth.",
+            ),
             outputs=[
-                DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres."),
-                io.Mask.Output(
-                    "valid", display_name="valid", tooltip="1 where the file had a value, 0 where filled."
-                ),
+                DEPTH.Output("depth", tooltip="Depth in metres."),
+                io.Mask.Output("valid", tooltip="1 where the file had a value, 0 where filled."),
             ],
             has_intermediate_output=True,
         )
@@ -111,54 +92,26 @@ class DepthFromImageNode(io.ComfyNode):
             category="fine defocus/depth",
             description="Turns a grey depth picture of another node into metres, once you say what its greys "
             "mean.",
-            search_aliases=[
-                "depth map",
-                "depth anything",
-                "midas",
-                "zoe",
-                "marigold",
-                "disparity",
-                "invert depth",
+            search_aliases=aliases(
+                "depth map, depth anything, midas, zoe, marigold, disparity, invert depth"
+            ),
+            inputs=with_tooltips(
+                io.Image.Input("image"),
+                "Depth picture: grey, or raw metres from nodes that give those.",
+                io.Combo.Input("convention", list(convert.CONVENTIONS), default="near is bright"),
+                "'near is bright': Depth Anything, MiDaS, Marigold, ControlNet. 'near is dark': the other "
+                "way round. 'metres': the values are distances (Depth Pro).",
+                metres("near_m", 1.0, least=0.01),
+                "Distance of the nearest grey in metres. Not used for 'metres'.",
+                metres("far_m", 20.0, least=0.01),
+                "Distance of the farthest grey in metres. Not used for 'metres'.",
+                io.Combo.Input("spacing", list(convert.SPACINGS), default="inverse depth", advanced=True),
+                "How greys are spaced: 'inverse depth' evenly in 1/distance, as estimators give them; "
+                "'depth' evenly in metres, as a rendered z pass may be. Not used for 'metres'.",
+            ),
+            outputs=[
+                DEPTH.Output("depth", tooltip="Depth in metres."),
             ],
-            inputs=[
-                io.Image.Input(
-                    "image", tooltip="Depth picture: grey, or raw metres from nodes that give those."
-                ),
-                io.Combo.Input(
-                    "convention",
-                    options=list(convert.CONVENTIONS),
-                    default="near is bright",
-                    tooltip="'near is bright': Depth Anything, MiDaS, Marigold, ControlNet. 'near is dark': "
-                    "the other way round. 'metres': the values are distances (Depth Pro).",
-                ),
-                io.Float.Input(
-                    "near_m",
-                    default=1.0,
-                    min=0.01,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="Distance of the nearest grey in metres. Not used for 'metres'.",
-                ),
-                io.Float.Input(
-                    "far_m",
-                    default=20.0,
-                    min=0.01,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="Distance of the farthest grey in metres. Not used for 'metres'.",
-                ),
-                io.Combo.Input(
-                    "spacing",
-                    options=list(convert.SPACINGS),
-                    default="inverse depth",
-                    advanced=True,
-                    tooltip="How greys are spaced: 'inverse depth' evenly in 1/distance, as estimators give "
-                    "them; 'depth' evenly in metres, as a rendered z pass may be. Not used for 'metres'.",
-                ),
-            ],
-            outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
             has_intermediate_output=True,
         )
 
@@ -177,47 +130,28 @@ class DepthFromGeometryNode(io.ComfyNode):
             category="fine defocus/depth",
             description="Takes the depth out of MoGe or Depth Anything 3 geometry, in metres.",
             search_aliases=["moge", "da3", "depth anything 3", "geometry", "metric depth"],
-            inputs=[
-                io.MultiType.Input(
-                    "geometry",
-                    types=[MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Output of Run MoGe Inference or Run Depth Anything 3.",
-                ),
-                io.Combo.Input(
-                    "units",
-                    options=list(convert.GEOMETRY_UNITS),
-                    default="automatic",
-                    tooltip="What the geometry's depth is. Depth Anything 3's metric model gives metres × "
-                    "300 / focal length in px; 'automatic' undoes that where it looks like that model. "
-                    "Everything else is as given.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=1.0,
-                    min=0.0001,
-                    max=10000.0,
-                    step=0.01,
-                    round=0.0001,
-                    tooltip="Factor on the depth. MoGe v1 and relative models have no metres: set true "
-                    "distance / distance shown.",
-                ),
+            inputs=with_tooltips(
+                io.MultiType.Input("geometry", types=[MOGE_GEOMETRY, DA3_GEOMETRY]),
+                "Output of Run MoGe Inference or Run Depth Anything 3.",
+                io.Combo.Input("units", list(convert.GEOMETRY_UNITS), default="automatic"),
+                "What the geometry's depth is. Depth Anything 3's metric model gives metres × 300 / focal "
+                "length in px; 'automatic' undoes that where it looks like that model. Everything else is "
+                "as given.",
+                number("scale", 1.0, 0.0001, 10000.0, 0.01, round=0.0001),
+                "Factor on the depth. MoGe v1 and relative models have no metres: set true distance / "
+                "distance shown.",
                 io.Int.Input(
-                    "da3_resolution",
-                    default=convert.DA3_RESOLUTION,
-                    min=14,
-                    max=8192,
-                    advanced=True,
-                    tooltip="The resolution that was set on Run Depth Anything 3 (pixels on the longest "
-                    "side). Its metric model measures in pixels of that size.",
+                    "da3_resolution", default=convert.DA3_RESOLUTION, min=14, max=8192, advanced=True
                 ),
-                CAMERA.Input(
-                    "camera",
-                    optional=True,
-                    tooltip="The camera that took the picture. Only Depth Anything 3's metric model needs "
-                    "it, for the focal length; without it 50 mm on full frame is assumed.",
-                ),
+                "The resolution that was set on Run Depth Anything 3 (pixels on the longest side). Its "
+                "metric model measures in pixels of that size.",
+                CAMERA.Input("camera", optional=True),
+                "The camera that took the picture. Only Depth Anything 3's metric model needs it, for the "
+                "focal length; without it 50 mm on full frame is assumed.",
+            ),
+            outputs=[
+                DEPTH.Output("depth", tooltip="Depth in metres."),
             ],
-            outputs=[DEPTH.Output("depth", display_name="depth", tooltip="Depth in metres.")],
             has_intermediate_output=True,
         )
 

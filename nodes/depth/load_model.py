@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...lens_models.depth import catalog, estimator
+from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import DEPTH_MODEL
 
@@ -69,33 +70,20 @@ class LoadDepthModelNode(io.ComfyNode):
             category="fine defocus/depth",
             description="Loads a network that measures depth in metres: Metric3Dv2, Depth Anything V2 "
             "metric, Depth Pro or ZoeDepth.",
-            search_aliases=[
-                "metric3d",
-                "depth anything",
-                "depth pro",
-                "zoedepth",
-                "monocular depth",
-                "metric depth",
-            ],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=catalog.choices(_local()),
-                    tooltip="Metric3Dv2 file or transformers folder in models/geometry_estimation. Entries "
-                    "with (download) are fetched there when the node runs: ViT-S 150 MB, L 1.65 GB, g2 "
-                    f"5.5 GB, from huggingface.co/JUGGHM/Metric3D; {catalog.PUBLISHED[0].licence}.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=[AUTOMATIC, *PRECISIONS],
-                    default=AUTOMATIC,
-                    advanced=True,
-                    tooltip="Precision of the weights. Automatic is what ComfyUI finds best for the device, "
-                    "and fp32 on the CPU; parts that decide the distances stay fp32.",
-                ),
-            ],
+            search_aliases=aliases(
+                "metric3d, depth anything, depth pro, zoedepth, monocular depth, metric depth"
+            ),
+            inputs=with_tooltips(
+                io.Combo.Input("file", catalog.choices(_local())),
+                "Metric3Dv2 file or transformers folder in models/geometry_estimation. Entries "
+                "with (download) are fetched there when the node runs: ViT-S 150 MB, L 1.65 GB, g2 "
+                f"5.5 GB, from huggingface.co/JUGGHM/Metric3D; {catalog.PUBLISHED[0].licence}.",
+                io.Combo.Input("precision", [AUTOMATIC, *PRECISIONS], default=AUTOMATIC, advanced=True),
+                "Precision of the weights. Automatic is what ComfyUI finds best for the device, and fp32 on "
+                "the CPU; parts that decide the distances stay fp32.",
+            ),
             outputs=[
-                DEPTH_MODEL.Output("depth_model", display_name="depth_model", tooltip="For Estimate Depth.")
+                DEPTH_MODEL.Output("depth_model", tooltip="For Estimate Depth."),
             ],
             has_intermediate_output=True,
         )

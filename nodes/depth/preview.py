@@ -6,8 +6,9 @@ import comfy.model_management as mm
 from comfy_api.latest import io, ui
 
 from ...lens_models.show.depth import depth_preview, inverse_grey
+from ..shared.inputs import aliases, metres, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_depth
+from ..shared.sockets import ANY_DEPTH, as_depth
 from .given import depth_summary
 
 
@@ -19,54 +20,24 @@ class DepthPreviewNode(io.ComfyNode):
             display_name="Depth Preview",
             category="fine defocus/depth",
             description="Shows depth in colours, warm near and cool far, with a legend in metres.",
-            search_aliases=[
-                "depth map",
-                "colour map",
-                "color map",
-                "view depth",
-                "histogram",
-                "turbo",
-                "legend",
-                "controlnet",
-            ],
-            inputs=[
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
-                ),
-                io.Float.Input(
-                    "near_m",
-                    default=0.0,
-                    min=0.0,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="Distance of the warm end in metres; 0 takes the nearest of the batch.",
-                ),
-                io.Float.Input(
-                    "far_m",
-                    default=0.0,
-                    min=0.0,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="Distance of the cool end in metres; 0 takes the farthest of the batch.",
-                ),
-                io.Boolean.Input(
-                    "legend",
-                    default=True,
-                    tooltip="Adds the distribution of the distances and their metres under the picture.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output("preview", display_name="preview", tooltip="Depth in colours."),
-                io.Image.Output(
-                    "grey",
-                    display_name="grey",
-                    tooltip="Near is white, evenly in 1/distance, without a legend: for a depth ControlNet.",
-                ),
-            ],
+            search_aliases=aliases(
+                "depth map, colour map, color map, view depth, histogram, turbo, legend, controlnet"
+            ),
+            inputs=with_tooltips(
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
+                metres("near_m", 0.0),
+                "Distance of the warm end in metres; 0 takes the nearest of the batch.",
+                metres("far_m", 0.0),
+                "Distance of the cool end in metres; 0 takes the farthest of the batch.",
+                io.Boolean.Input("legend", default=True),
+                "Adds the distribution of the distances and their metres under the picture.",
+            ),
+            outputs=with_tooltips(
+                io.Image.Output("preview", tooltip="Depth in colours."),
+                io.Image.Output("grey"),
+                "Near is white, evenly in 1/distance, without a legend: for a depth ControlNet.",
+            ),
             is_output_node=True,
         )
 

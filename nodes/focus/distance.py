@@ -10,8 +10,9 @@ from ...lens_models.focus.distance import MASK_WAYS, focus_from_mask
 from ...lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
 from ...lens_models.focus.sweep import focus_steps_m, parse_distances_m
 from ...lens_models.labels import distances_label, metres_label
+from ..shared.inputs import aliases, metres, number, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_depth, as_focus
+from ..shared.sockets import ANY_DEPTH, FOCUS, as_depth, as_focus
 
 LETTERS = "ABCD"
 STEPS, LIST = "from near to far", "list"
@@ -26,30 +27,17 @@ class FocusDistanceNode(io.ComfyNode):
             category="fine defocus/focus",
             description="Focuses the lens at a distance typed in metres.",
             search_aliases=["focus", "manual focus", "focal plane", "focal distance", "sharp at", "metres"],
-            inputs=[
-                io.Float.Input(
-                    "distance_m",
-                    default=2.0,
-                    min=0.0,
-                    max=100000.0,
-                    step=0.01,
-                    round=0.0001,
-                    tooltip="Distance from the lens to what is sharp, in metres. No lens focuses closer than "
-                    "twice its focal length; closer values are rendered there.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=1.0,
-                    min=0.01,
-                    max=100.0,
-                    step=0.01,
-                    round=0.0001,
-                    advanced=True,
-                    tooltip="Factor on the focus distance in the lens equation (f_s of the paper); 1 is "
-                    "physical. Above 1 blurs less, below 1 more, without moving what is sharp.",
-                ),
+            inputs=with_tooltips(
+                metres("distance_m", 2.0, step=0.01),
+                "Distance from the lens to what is sharp, in metres. No lens focuses closer than twice its "
+                "focal length; closer values are rendered there.",
+                number("scale", 1.0, 0.01, 100.0, 0.01, round=0.0001, advanced=True),
+                "Factor on the focus distance in the lens equation (f_s of the paper); 1 is physical. Above "
+                "1 blurs less, below 1 more, without moving what is sharp.",
+            ),
+            outputs=[
+                FOCUS.Output("focus", tooltip="The focus, for a lens."),
             ],
-            outputs=[FOCUS.Output("focus", display_name="focus", tooltip="The focus, for a lens.")],
         )
 
     @classmethod
@@ -66,44 +54,20 @@ class FocusFromMaskNode(io.ComfyNode):
             category="fine defocus/focus",
             description="Focuses on what a mask covers: a subject from SAM3 or BiRefNet, or painted by hand.",
             search_aliases=["focus", "mask", "subject", "segment", "autofocus"],
-            inputs=[
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
-                ),
+            inputs=with_tooltips(
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
                 io.Mask.Input("mask", tooltip="White on what shall be sharp, of any size."),
-                io.Combo.Input(
-                    "how",
-                    options=list(MASK_WAYS),
-                    default=MASK_WAYS[0],
-                    tooltip="Median of the covered distances, the nearest of them, or a percentile.",
-                ),
-                io.Float.Input(
-                    "percentile",
-                    default=25.0,
-                    min=0.0,
-                    max=100.0,
-                    step=1.0,
-                    round=0.01,
-                    tooltip="For percentile: 0 is the nearest covered distance, 100 the farthest.",
-                ),
-                io.Float.Input(
-                    "smooth_frames",
-                    default=0.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.5,
-                    round=0.01,
-                    advanced=True,
-                    tooltip="For the frames of a video: calms the focus over about so many frames.",
-                ),
-            ],
+                io.Combo.Input("how", list(MASK_WAYS), default=MASK_WAYS[0]),
+                "Median of the covered distances, the nearest of them, or a percentile.",
+                number("percentile", 25.0, 0.0, 100.0, 1.0),
+                "For percentile: 0 is the nearest covered distance, 100 the farthest.",
+                number("smooth_frames", 0.0, 0.0, 240.0, 0.5, advanced=True),
+                "For the frames of a video: calms the focus over about so many frames.",
+            ),
             outputs=[
-                FOCUS.Output("focus", display_name="focus", tooltip="The focus, for a lens."),
-                io.Float.Output(
-                    "distance_m", display_name="distance_m", tooltip="Of the first picture, metres."
-                ),
+                FOCUS.Output("focus", tooltip="The focus, for a lens."),
+                io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
             ],
             has_intermediate_output=True,
         )
@@ -128,40 +92,18 @@ class RackFocusNode(io.ComfyNode):
             description="Moves the focus over the frames of a clip, between keyframes in metres or from "
             "other focus nodes.",
             search_aliases=["focus pull", "pull focus", "refocus", "keyframes", "animation", "video"],
-            inputs=[
-                io.Int.Input(
-                    "frames",
-                    default=48,
-                    min=1,
-                    max=100000,
-                    tooltip="Frames of the clip: as many focus settings.",
-                ),
-                io.String.Input(
-                    "keyframes",
-                    default="0: 1.5\n-1: 4",
-                    multiline=True,
-                    tooltip='One per line, "frame: metres". Frames count from 0, -1 is the last. Metres may '
-                    "be inf, or the letter of a connected focus: 0: A. Left empty, what is connected is "
-                    "spread over the clip.",
-                ),
-                io.Combo.Input(
-                    "easing",
-                    options=list(EASINGS),
-                    default=EASINGS[1],
-                    tooltip="How the focus moves between keyframes. Always in 1/distance, so that the blur "
-                    "changes evenly.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=1.0,
-                    min=0.01,
-                    max=100.0,
-                    step=0.01,
-                    round=0.0001,
-                    advanced=True,
-                    tooltip="Factor on the focus distance in the lens equation (f_s of the paper); 1 is "
-                    "physical.",
-                ),
+            inputs=with_tooltips(
+                io.Int.Input("frames", default=48, min=1, max=100000),
+                "Frames of the clip: as many focus settings.",
+                io.String.Input("keyframes", default="0: 1.5\n-1: 4", multiline=True),
+                'One per line, "frame: metres". Frames count from 0, -1 is the last. Metres may be inf, or '
+                "the letter of a connected focus: 0: A. Left empty, what is connected is spread over the "
+                "clip.",
+                io.Combo.Input("easing", list(EASINGS), default=EASINGS[1]),
+                "How the focus moves between keyframes. Always in 1/distance, so that the blur changes "
+                "evenly.",
+                number("scale", 1.0, 0.01, 100.0, 0.01, round=0.0001, advanced=True),
+                "Factor on the focus distance in the lens equation (f_s of the paper); 1 is physical.",
                 *(
                     io.MultiType.Input(
                         f"focus_{letter.lower()}",
@@ -171,10 +113,10 @@ class RackFocusNode(io.ComfyNode):
                     )
                     for letter in LETTERS
                 ),
-            ],
+            ),
             outputs=[
-                FOCUS.Output("focus", display_name="focus", tooltip="One focus per frame, for a lens."),
-                io.Int.Output("frames", display_name="frames", tooltip="How many."),
+                FOCUS.Output("focus", tooltip="One focus per frame, for a lens."),
+                io.Int.Output("frames", tooltip="How many."),
             ],
             has_intermediate_output=True,
         )
@@ -203,60 +145,26 @@ class FocusSweepNode(io.ComfyNode):
             display_name="Focus Sweep",
             category="fine defocus/focus",
             description="Makes a series of focus distances; a lens renders them all in one run.",
-            search_aliases=[
-                "focus stack",
-                "focus stacking",
-                "focus bracketing",
-                "focus series",
-                "distance list",
-                "focus breathing",
-                "batch",
-            ],
-            inputs=[
-                io.Combo.Input(
-                    "sweep",
-                    options=[STEPS, LIST],
-                    default=STEPS,
-                    tooltip="'from near to far': equal steps of blur. 'list': the distances in distances_m.",
-                ),
-                io.Float.Input(
-                    "near_m",
-                    default=1.0,
-                    min=0.01,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="First distance of 'from near to far' in metres. Beyond far_m it sweeps inwards.",
-                ),
-                io.Float.Input(
-                    "far_m",
-                    default=4.0,
-                    min=0.01,
-                    max=100000.0,
-                    step=0.1,
-                    round=0.0001,
-                    tooltip="Last distance of 'from near to far' in metres.",
-                ),
-                io.Int.Input(
-                    "count",
-                    default=5,
-                    min=1,
-                    max=1000,
-                    tooltip="How many distances 'from near to far' has. They are even in 1/distance, in "
-                    "which blur is linear, so they are closer together near the camera.",
-                ),
-                io.String.Input(
-                    "distances_m",
-                    default="1, 1.5, 3, inf",
-                    tooltip="Distances in metres for 'list', between commas, semicolons, spaces or line "
-                    "ends: 1, 1.5, 80 cm, inf",
-                ),
-            ],
+            search_aliases=aliases(
+                "focus stack, focus stacking, focus bracketing, focus series, distance list, focus "
+                "breathing, batch"
+            ),
+            inputs=with_tooltips(
+                io.Combo.Input("sweep", [STEPS, LIST], default=STEPS),
+                "'from near to far': equal steps of blur. 'list': the distances in distances_m.",
+                metres("near_m", 1.0, least=0.01),
+                "First distance of 'from near to far' in metres. Beyond far_m it sweeps inwards.",
+                metres("far_m", 4.0, least=0.01, tooltip="Last distance of 'from near to far' in metres."),
+                io.Int.Input("count", default=5, min=1, max=1000),
+                "How many distances 'from near to far' has. They are even in 1/distance, in which blur is "
+                "linear, so they are closer together near the camera.",
+                io.String.Input("distances_m", default="1, 1.5, 3, inf"),
+                "Distances in metres for 'list', between commas, semicolons, spaces or line ends: 1, 1.5, "
+                "80 cm, inf",
+            ),
             outputs=[
-                FOCUS.Output(
-                    "focus", display_name="focus", tooltip="One focus per distance, in order, for a lens."
-                ),
-                io.Int.Output("count", display_name="count", tooltip="How many distances there are."),
+                FOCUS.Output("focus", tooltip="One focus per distance, in order, for a lens."),
+                io.Int.Output("count", tooltip="How many distances there are."),
             ],
             has_intermediate_output=True,
         )

@@ -26,8 +26,9 @@ from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.show.overlay import acceptable_coc_px
 from ...lens_models.stops import label as f_label
 from ..shared.images import picture_size, shape_warning
+from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY, as_camera, as_depth
+from ..shared.sockets import ANY_DEPTH, CAMERA, FOCUS, as_camera, as_depth
 
 UNSET = -1.0
 PREVIEW_LONGEST_PX = 768
@@ -41,35 +42,22 @@ class FocusPointNode(io.ComfyNode):
             display_name="Focus Point",
             category="fine defocus/focus",
             description="Focuses where you click the picture, and shows the blur at once.",
-            search_aliases=[
-                "click to focus",
-                "tap to focus",
-                "focus picker",
-                "point",
-                "autofocus",
-                "preview",
-                "depth of field",
-            ],
-            inputs=[
+            search_aliases=aliases(
+                "click to focus, tap to focus, focus picker, point, autofocus, preview, depth of field"
+            ),
+            inputs=with_tooltips(
                 io.Image.Input("image", tooltip="Picture that is sharp everywhere; it is passed through."),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
-                ),
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
                 _coordinate(
                     "focus_x", 0.5, "What shall be sharp, from left (0) to right (1). A click sets it."
                 ),
                 _coordinate(
                     "focus_y", 0.5, "What shall be sharp, from top (0) to bottom (1). A click sets it."
                 ),
-                io.Combo.Input(
-                    "sample",
-                    options=list(SAMPLES),
-                    default=PATCH,
-                    tooltip="What is measured: the pixel, the median of a small patch around it (calm on "
-                    "noisy depth), or the median of what the subject mask covers.",
-                ),
+                io.Combo.Input("sample", list(SAMPLES), default=PATCH),
+                "What is measured: the pixel, the median of a small patch around it (calm on noisy depth), "
+                "or the median of what the subject mask covers.",
                 _coordinate(
                     "range_x",
                     UNSET,
@@ -77,31 +65,20 @@ class FocusPointNode(io.ComfyNode):
                     "none. Shift-click sets it.",
                 ),
                 _coordinate("range_y", UNSET, "Second point, from top to bottom. -1 is none."),
-                CAMERA.Input(
-                    "camera",
-                    optional=True,
-                    tooltip="The camera of the lens: the preview blurs like it, and its f-number can be "
-                    "changed on the picture.",
-                ),
-                io.Mask.Input(
-                    "subject",
-                    optional=True,
-                    tooltip="White on the subject, from SAM3 or BiRefNet, for sample = subject. One mask per "
-                    "frame follows it.",
-                ),
-            ],
-            outputs=[
-                FOCUS.Output("focus", display_name="focus", tooltip="The focus, for a lens."),
-                io.Float.Output(
-                    "distance_m", display_name="distance_m", tooltip="Of the first picture, metres."
-                ),
-                io.Image.Output("image", display_name="image", tooltip="The picture, unchanged."),
-                io.String.Output(
-                    "points",
-                    display_name="points",
-                    tooltip='The point in pixels, [{"x": 320, "y": 240}], as SAM3 Detect takes it.',
-                ),
-            ],
+                CAMERA.Input("camera", optional=True),
+                "The camera of the lens: the preview blurs like it, and its f-number can be changed on the "
+                "picture.",
+                io.Mask.Input("subject", optional=True),
+                "White on the subject, from SAM3 or BiRefNet, for sample = subject. One mask per frame "
+                "follows it.",
+            ),
+            outputs=with_tooltips(
+                FOCUS.Output("focus", tooltip="The focus, for a lens."),
+                io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
+                io.Image.Output("image", tooltip="The picture, unchanged."),
+                io.String.Output("points"),
+                'The point in pixels, [{"x": 320, "y": 240}], as SAM3 Detect takes it.',
+            ),
             has_intermediate_output=True,
         )
 

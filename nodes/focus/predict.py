@@ -23,8 +23,15 @@ from ...lens_models.light import image_to_radiance, linear_to_srgb
 from ...lens_models.show.overlay import saliency_overlay
 from ...lens_models.show.sheet import captioned
 from ..shared.images import picture_size
+from ..shared.inputs import number, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import DA3_GEOMETRY, DEPTH, FOCUS, FOCUS_MODEL, MOGE_GEOMETRY, as_depth, as_focus_model
+from ..shared.sockets import (
+    ANY_DEPTH,
+    FOCUS,
+    FOCUS_MODEL,
+    as_depth,
+    as_focus_model,
+)
 
 FOLDER = "focus"
 SUFFIXES = {".safetensors", ".pth", ".pt"}
@@ -49,16 +56,13 @@ class LoadFocusModelNode(io.ComfyNode):
             description="Loads a network that knows what a photographer would focus on: a file of our "
             "training, or RGBD_VST.pth.",
             search_aliases=["saliency", "vst", "focus predictor", "autofocus"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=_files() or [NO_FILE],
-                    tooltip="A .safetensors written by the training, or the saliency network alone "
-                    "(RGBD_VST.pth), in models/focus.",
-                )
-            ],
+            inputs=with_tooltips(
+                io.Combo.Input("file", _files() or [NO_FILE]),
+                "A .safetensors written by the training, or the saliency network alone (RGBD_VST.pth), in "
+                "models/focus.",
+            ),
             outputs=[
-                FOCUS_MODEL.Output("focus_model", display_name="focus_model", tooltip="For Predict Focus.")
+                FOCUS_MODEL.Output("focus_model", tooltip="For Predict Focus."),
             ],
             has_intermediate_output=True,
         )
@@ -87,58 +91,28 @@ class PredictFocusNode(io.ComfyNode):
             category="fine defocus/focus",
             description="Focuses where a photographer would: on what stands out in picture and depth.",
             search_aliases=["autofocus", "auto focus", "auto-focus", "saliency", "subject", "focus distance"],
-            inputs=[
+            inputs=with_tooltips(
                 io.Image.Input("image", tooltip="The sharp picture."),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Its depth: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
-                ),
-                io.Combo.Input(
-                    "strategy",
-                    options=list(STRATEGIES),
-                    default=STRATEGIES[0],
-                    tooltip="Weighted mean is the paper's: the average distance of what stands out. The "
-                    "median of the most salient region is always on something, also with two subjects.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    round=0.0001,
-                    advanced=True,
-                    tooltip="Factor on the focus distance in the lens equation (f_s of the paper). 0 takes "
-                    "the model's own; without a model that is 1.",
-                ),
-                io.Float.Input(
-                    "smooth_frames",
-                    default=0.0,
-                    min=0.0,
-                    max=240.0,
-                    step=0.5,
-                    round=0.01,
-                    advanced=True,
-                    tooltip="For the frames of a video: calms the focus over about so many frames. 0 for "
-                    "pictures that have nothing to do with each other.",
-                ),
-                FOCUS_MODEL.Input(
-                    "focus_model",
-                    optional=True,
-                    tooltip="From Load Focus Model. Nothing connected: a guess from contrast and depth.",
-                ),
-            ],
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "Its depth: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
+                io.Combo.Input("strategy", list(STRATEGIES), default=STRATEGIES[0]),
+                "Weighted mean is the paper's: the average distance of what stands out. The median of the "
+                "most salient region is always on something, also with two subjects.",
+                number("scale", 0.0, 0.0, 100.0, 0.01, round=0.0001, advanced=True),
+                "Factor on the focus distance in the lens equation (f_s of the paper). 0 takes the model's "
+                "own; without a model that is 1.",
+                number("smooth_frames", 0.0, 0.0, 240.0, 0.5, advanced=True),
+                "For the frames of a video: calms the focus over about so many frames. 0 for pictures that "
+                "have nothing to do with each other.",
+                FOCUS_MODEL.Input("focus_model", optional=True),
+                "From Load Focus Model. Nothing connected: a guess from contrast and depth.",
+            ),
             outputs=[
-                FOCUS.Output("focus", display_name="focus", tooltip="The focus, for a lens."),
-                io.Float.Output(
-                    "distance_m", display_name="distance_m", tooltip="Of the first picture, metres."
-                ),
-                io.Float.Output("scale", display_name="scale", tooltip="f_s of the first picture."),
-                io.Mask.Output("saliency", display_name="saliency", tooltip="Where the eye goes, 0 to 1."),
-                io.Image.Output(
-                    "overlay", display_name="overlay", tooltip="What stands out in its own colours, outlined."
-                ),
+                FOCUS.Output("focus", tooltip="The focus, for a lens."),
+                io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
+                io.Float.Output("scale", tooltip="f_s of the first picture."),
+                io.Mask.Output("saliency", tooltip="Where the eye goes, 0 to 1."),
+                io.Image.Output("overlay", tooltip="What stands out in its own colours, outlined."),
             ],
             has_intermediate_output=True,
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...lens_models.generator import camera_words
 from ...lens_models.generator.exif_embedding import rows
+from ..shared.inputs import with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, as_camera
 from .sdxl import attached
@@ -25,39 +26,24 @@ class CameraConditioningNode(io.ComfyNode):
             description="Asks the model that makes the picture for an aperture and focal length, as numbers "
             "or in words. It only imitates them: for blur that follows the f-number use a lens.",
             search_aliases=["exif", "f-number", "camera settings", "depth of field prompt", "bokeh prompt"],
-            inputs=[
-                CAMERA.Input(
-                    "camera",
-                    tooltip="Its f-number and focal length are told; a sweep of N cameras "
-                    "goes with a batch of N latents.",
-                ),
-                io.Combo.Input(
-                    "how",
-                    options=[EMBEDDING, DEPTH_OF_FIELD, EXIF_TEXT],
-                    default=EMBEDDING,
-                    tooltip="'EXIF embedding' adds the numbers to the network's time embedding and needs a "
-                    "generator with an EXIF head. The others write into the prompt: 'Deep Depth-of-Field' "
-                    "from f/10 on, else 'Shallow Depth-of-Field'; or 'f/2.8, 50 mm'.",
-                ),
-                io.String.Input(
-                    "prompt",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    tooltip="The prompt that the words are put behind.",
-                ),
-                io.Model.Input(
-                    "model",
-                    optional=True,
-                    tooltip="From Load AIF Generator, for 'EXIF embedding'. Passed on as it is otherwise.",
-                ),
-            ],
-            outputs=[
-                io.Model.Output(
-                    "model_out", display_name="model", tooltip="The model that is told the camera."
-                ),
+            inputs=with_tooltips(
+                CAMERA.Input("camera"),
+                "Its f-number and focal length are told; a sweep of N cameras goes with a batch of N "
+                "latents.",
+                io.Combo.Input("how", [EMBEDDING, DEPTH_OF_FIELD, EXIF_TEXT], default=EMBEDDING),
+                "'EXIF embedding' adds the numbers to the network's time embedding and needs a generator "
+                "with an EXIF head. The others write into the prompt: 'Deep Depth-of-Field' from f/10 on, "
+                "else 'Shallow Depth-of-Field'; or 'f/2.8, 50 mm'.",
+                io.String.Input("prompt", default="", multiline=True, dynamic_prompts=True),
+                "The prompt that the words are put behind.",
+                io.Model.Input("model", optional=True),
+                "From Load AIF Generator, for 'EXIF embedding'. Passed on as it is otherwise.",
+            ),
+            outputs=with_tooltips(
+                io.Model.Output("model_out", display_name="model"),
+                "The model that is told the camera.",
                 io.String.Output("prompt_out", display_name="prompt", tooltip="For CLIP Text Encode."),
-            ],
+            ),
             has_intermediate_output=True,
         )
 

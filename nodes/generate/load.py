@@ -15,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...lens_models.generator import load_exif_embedding, read_card
+from ..shared.inputs import with_tooltips
 from ..shared.messages import say
 from .sdxl import ATTACHMENT, Generator, check_model
 
@@ -63,25 +64,20 @@ class LoadAIFGeneratorNode(io.ComfyNode):
             description="Loads an SDXL that needs only a few steps, from a diffusion model, a checkpoint or "
             "a LoRA, and says its licence.",
             search_aliases=["dmd2", "4 step", "distilled sdxl", "load checkpoint", "load diffusion model"],
-            inputs=[
+            inputs=with_tooltips(
+                io.Combo.Input("file", _files() or [NO_FILE]),
+                "A distilled SDXL in models/diffusion_models (or unet), models/checkpoints or models/loras. "
+                "Few-step names come first.",
                 io.Combo.Input(
-                    "file",
-                    options=_files() or [NO_FILE],
-                    tooltip="A distilled SDXL in models/diffusion_models (or unet), models/checkpoints or "
-                    "models/loras. Few-step names come first.",
+                    "base", [NO_BASE, *folder_paths.get_filename_list(CHECKPOINTS)], default=NO_BASE
                 ),
-                io.Combo.Input(
-                    "base",
-                    options=[NO_BASE, *folder_paths.get_filename_list(CHECKPOINTS)],
-                    default=NO_BASE,
-                    tooltip="SDXL checkpoint: what a LoRA is put on, and where CLIP and VAE come from when "
-                    "the file has none.",
-                ),
-            ],
+                "SDXL checkpoint: what a LoRA is put on, and where CLIP and VAE come from when the file has "
+                "none.",
+            ),
             outputs=[
-                io.Model.Output("model", display_name="model", tooltip="For AIF Sampler."),
-                io.Clip.Output("clip", display_name="clip", tooltip="From the file, else from base."),
-                io.Vae.Output("vae", display_name="vae", tooltip="From the file, else from base."),
+                io.Model.Output("model", tooltip="For AIF Sampler."),
+                io.Clip.Output("clip", tooltip="From the file, else from base."),
+                io.Vae.Output("vae", tooltip="From the file, else from base."),
             ],
             has_intermediate_output=True,
         )

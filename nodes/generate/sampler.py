@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
+from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import say
 from .sdxl import (
     LATENT_PX,
@@ -41,68 +42,35 @@ class AIFSamplerNode(io.ComfyNode):
             category="fine defocus/generate",
             description="Makes a picture that is sharp everywhere from a prompt, in the four steps that a "
             "fast SDXL was trained for. No negative prompt, no CFG.",
-            search_aliases=[
-                "dmd2",
-                "4 step",
-                "lcm",
-                "ksampler",
-                "all in focus",
-                "distilled",
-                "text to image",
-                "generate",
-            ],
-            inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="A distilled SDXL: from Load AIF Generator, or SDXL with a 4-step LoRA. LoRAs "
-                    "and other model patches may come in between.",
-                ),
-                io.Conditioning.Input(
-                    "positive",
-                    tooltip="The prompt, encoded with SDXL's CLIP; ControlNet may come in between.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="Empty Latent Image, or a picture from VAE Encode for a mask or a later start "
-                    "step.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    control_after_generate=True,
-                    tooltip="Noise of the first picture; the next ones of a batch have seed + 1, seed + 2 …",
-                ),
+            search_aliases=aliases(
+                "dmd2, 4 step, lcm, ksampler, all in focus, distilled, text to image, generate"
+            ),
+            inputs=with_tooltips(
+                io.Model.Input("model"),
+                "A distilled SDXL: from Load AIF Generator, or SDXL with a 4-step LoRA. LoRAs and other "
+                "model patches may come in between.",
+                io.Conditioning.Input("positive"),
+                "The prompt, encoded with SDXL's CLIP; ControlNet may come in between.",
+                io.Latent.Input("latent"),
+                "Empty Latent Image, or a picture from VAE Encode for a mask or a later start step.",
+                io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True),
+                "Noise of the first picture; the next ones of a batch have seed + 1, seed + 2 …",
                 io.Combo.Input(
-                    "steps",
-                    options=[str(n) for n in STEP_COUNTS],
-                    default=str(STEP_COUNTS[0]),
-                    advanced=True,
-                    tooltip="4 for 4-step generators: timesteps 999, 749, 499, 249. Others are for "
-                    "models that were made for them.",
+                    "steps", [str(n) for n in STEP_COUNTS], default=str(STEP_COUNTS[0]), advanced=True
                 ),
-                io.Int.Input(
-                    "start_step",
-                    default=0,
-                    min=0,
-                    max=max(STEP_COUNTS) - 1,
-                    advanced=True,
-                    tooltip="0 starts from noise alone. 1 and up start from the latent, with the noise of "
-                    "that step: the higher, the more of the picture stays.",
-                ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White is made anew, black stays as in the latent. Without one, the latent's own "
-                    "mask is used.",
-                ),
-            ],
-            outputs=[
-                io.Latent.Output(
-                    "latent_out", display_name="latent", tooltip="The sharp picture, for VAE Decode."
-                )
-            ],
+                "4 for 4-step generators: timesteps 999, 749, 499, 249. Others are for models that were "
+                "made for them.",
+                io.Int.Input("start_step", default=0, min=0, max=max(STEP_COUNTS) - 1, advanced=True),
+                "0 starts from noise alone. 1 and up start from the latent, with the noise of that step: "
+                "the higher, the more of the picture stays.",
+                io.Mask.Input("mask", optional=True),
+                "White is made anew, black stays as in the latent. Without one, the latent's own mask is "
+                "used.",
+            ),
+            outputs=with_tooltips(
+                io.Latent.Output("latent_out", display_name="latent"),
+                "The sharp picture, for VAE Decode.",
+            ),
             has_intermediate_output=True,
         )
 

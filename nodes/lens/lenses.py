@@ -18,6 +18,7 @@ from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.progress import Progress, progress_within
 from ...lens_models.shape import ApertureShape
 from ..shared.images import shape_warning
+from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import as_focus, as_shape
 from .render import photograph, picture_outputs, scene_inputs, tilt_inputs
@@ -37,25 +38,15 @@ class TAFLensNode(io.ComfyNode):
             category="fine defocus/lens",
             description="Blurs what is out of focus, as a real lens does. Fast; a blurred foreground keeps a "
             "hard edge, which Dr.Bokeh Lens melts.",
-            search_aliases=[
-                "defocus",
-                "bokeh",
-                "depth of field",
-                "dof",
-                "lens blur",
-                "blur background",
-                "background blur",
-                "shallow depth of field",
-                "aperture",
-                "f-stop",
-                "tilt-shift",
-                "tilt",
-                "miniature",
-                "portrait mode",
-                "taf",
-            ],
+            search_aliases=aliases(
+                "defocus, bokeh, depth of field, dof, lens blur, blur background, background blur, shallow "
+                "depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, taf"
+            ),
             essentials_category=ESSENTIALS,
-            inputs=[*scene_inputs(), *tilt_inputs()],
+            inputs=[
+                *scene_inputs(),
+                *tilt_inputs(),
+            ],
             outputs=picture_outputs(),
             has_intermediate_output=True,
         )
@@ -91,68 +82,32 @@ class DrBokehLensNode(io.ComfyNode):
             category="fine defocus/lens",
             description="Blurs what is out of focus, as a real lens does, layer by layer: blurred "
             "foregrounds melt over what is behind them, subjects keep their edges, hair and fences survive.",
-            search_aliases=[
-                "defocus",
-                "bokeh",
-                "depth of field",
-                "dof",
-                "lens blur",
-                "blur background",
-                "background blur",
-                "shallow depth of field",
-                "aperture",
-                "f-stop",
-                "tilt-shift",
-                "tilt",
-                "miniature",
-                "portrait mode",
-                "dr bokeh",
-                "occlusion",
-            ],
+            search_aliases=aliases(
+                "defocus, bokeh, depth of field, dof, lens blur, blur background, background blur, shallow "
+                "depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, dr bokeh, "
+                "occlusion"
+            ),
             essentials_category=ESSENTIALS,
-            inputs=[
+            inputs=with_tooltips(
                 *scene_inputs(),
-                io.Mask.Input(
-                    "subject",
-                    optional=True,
-                    tooltip="Matte of the subject, from SAM3, BiRefNet or painted: it becomes a layer of its "
-                    "own, whatever the depth says at its edge.",
-                ),
-                io.Image.Input(
-                    "background",
-                    optional=True,
-                    tooltip="The farthest layer where others hide it: a clean plate or an inpainted one. "
-                    "Without it hidden parts are filled from around them.",
-                ),
-                io.Int.Input(
-                    "max_layers",
-                    default=6,
-                    min=1,
-                    max=16,
-                    optional=True,
-                    advanced=True,
-                    tooltip="At most so many layers are cut. More only where the depth has more steps.",
-                ),
-                io.Int.Input(
-                    "rays",
-                    default=0,
-                    min=0,
-                    max=1024,
-                    optional=True,
-                    advanced=True,
-                    tooltip="0 blurs each layer whole. 128 or 256 trace that many rays per pixel instead: "
-                    "exact where several blurred layers hide each other, and very slow. Round openings only.",
-                ),
+                io.Mask.Input("subject", optional=True),
+                "Matte of the subject, from SAM3, BiRefNet or painted: it becomes a layer of its own, "
+                "whatever the depth says at its edge.",
+                io.Image.Input("background", optional=True),
+                "The farthest layer where others hide it: a clean plate or an inpainted one. Without it "
+                "hidden parts are filled from around them.",
+                io.Int.Input("max_layers", default=6, min=1, max=16, optional=True, advanced=True),
+                "At most so many layers are cut. More only where the depth has more steps.",
+                io.Int.Input("rays", default=0, min=0, max=1024, optional=True, advanced=True),
+                "0 blurs each layer whole. 128 or 256 trace that many rays per pixel instead: exact where "
+                "several blurred layers hide each other, and very slow. Round openings only.",
                 *tilt_inputs(),
-            ],
-            outputs=[
+            ),
+            outputs=with_tooltips(
                 *picture_outputs(),
-                io.Image.Output(
-                    "layers",
-                    display_name="layers",
-                    tooltip="The layers of the first picture, nearest first, with transparency.",
-                ),
-            ],
+                io.Image.Output("layers"),
+                "The layers of the first picture, nearest first, with transparency.",
+            ),
             has_intermediate_output=True,
         )
 

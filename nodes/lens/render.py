@@ -23,13 +23,12 @@ from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.memory import is_out_of_memory
 from ...lens_models.show.overlay import focus_overlay
 from ..shared.images import picture_size, shape_warning
+from ..shared.inputs import number, with_tooltips
 from ..shared.sockets import (
+    ANY_DEPTH,
+    ANY_FOCUS,
     APERTURE_SHAPE,
     CAMERA,
-    DA3_GEOMETRY,
-    DEPTH,
-    FOCUS,
-    MOGE_GEOMETRY,
     as_camera,
     as_depth,
     as_focus,
@@ -45,103 +44,49 @@ PROGRESS_STEPS = 1000
 
 def scene_inputs() -> list[io.Input]:
     """The inputs that every lens has, in the order that makes swapping lenses one drag."""
-    return [
-        io.Image.Input(
-            "image", tooltip="Picture that is sharp everywhere. Transparency is kept and blurred."
-        ),
-        io.MultiType.Input(
-            "depth",
-            types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-            tooltip="Depth of the picture: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
-        ),
-        io.MultiType.Input(
-            "focus",
-            types=[FOCUS, io.Float],
-            tooltip="Where the lens is focused: FOCUS, or a FLOAT in metres.",
-        ),
+    return with_tooltips(
+        io.Image.Input("image"),
+        "Picture that is sharp everywhere. Transparency is kept and blurred.",
+        io.MultiType.Input("depth", ANY_DEPTH),
+        "Depth of the picture: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
+        io.MultiType.Input("focus", ANY_FOCUS),
+        "Where the lens is focused: FOCUS, or a FLOAT in metres.",
         CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
-        io.Int.Input(
-            "max_radius_px",
-            default=512,
-            min=0,
-            max=8192,
-            advanced=True,
-            tooltip="Blur radii are held at this many pixels. The node says how much of the picture "
-            "that was.",
-        ),
-        io.Combo.Input(
-            "depth_resampling",
-            options=[NEAREST, BILINEAR],
-            default=NEAREST,
-            advanced=True,
-            tooltip="How depth of another size than the picture is brought to its size. Nearest "
-            "invents no distances along edges; bilinear (in 1/distance) is smoother on slopes.",
-        ),
-        APERTURE_SHAPE.Input(
-            "shape",
-            optional=True,
-            tooltip="Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
-        ),
-        io.Float.Input(
-            "highlight_recovery",
-            default=0.0,
-            min=0.0,
-            max=8.0,
-            step=0.5,
-            round=0.01,
-            optional=True,
-            tooltip="Stops of light given back to what a photo shows as nearly white, so that lamps open "
-            "into discs. 0 is the picture as it is. Nothing below 230 of 255 changes, and nothing in focus.",
-        ),
-    ]
+        io.Int.Input("max_radius_px", default=512, min=0, max=8192, advanced=True),
+        "Blur radii are held at this many pixels. The node says how much of the picture that was.",
+        io.Combo.Input("depth_resampling", [NEAREST, BILINEAR], default=NEAREST, advanced=True),
+        "How depth of another size than the picture is brought to its size. Nearest invents no distances "
+        "along edges; bilinear (in 1/distance) is smoother on slopes.",
+        APERTURE_SHAPE.Input("shape", optional=True),
+        "Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
+        number("highlight_recovery", 0.0, 0.0, 8.0, 0.5, optional=True),
+        "Stops of light given back to what a photo shows as nearly white, so that lamps open into discs. 0 "
+        "is the picture as it is. Nothing below 230 of 255 changes, and nothing in focus.",
+    )
 
 
 def tilt_inputs() -> list[io.Input]:
     """The lean of the plane of sharp focus: the last inputs, as saved workflows hold values by position."""
-    return [
-        io.Float.Input(
-            "tilt",
-            default=0.0,
-            min=-STEEPEST_DEG,
-            max=STEEPEST_DEG,
-            step=1.0,
-            round=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Lean of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its "
-            "top leans away, as a floor does; below 0 towards the camera. 0 is upright.",
-        ),
-        io.Float.Input(
-            "swing",
-            default=0.0,
-            min=-STEEPEST_DEG,
-            max=STEEPEST_DEG,
-            step=1.0,
-            round=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Turn of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its "
-            "right side is farther away, below 0 its left side. 0 faces the camera.",
-        ),
-    ]
+    return with_tooltips(
+        number("tilt", 0.0, -STEEPEST_DEG, STEEPEST_DEG, 1.0, optional=True, advanced=True),
+        "Lean of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its top leans "
+        "away, as a floor does; below 0 towards the camera. 0 is upright.",
+        number("swing", 0.0, -STEEPEST_DEG, STEEPEST_DEG, 1.0, optional=True, advanced=True),
+        "Turn of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its right side "
+        "is farther away, below 0 its left side. 0 faces the camera.",
+    )
 
 
 def picture_outputs() -> list[io.Output]:
     """The outputs that every lens has."""
-    return [
-        io.Image.Output("image", display_name="image", tooltip="The defocused picture."),
-        io.Image.Output(
-            "coc",
-            display_name="coc",
-            tooltip="Circle of confusion: signed diameter in pixels, > 0 behind the focus, < 0 in "
-            "front, the same in all 3 channels. Not made for looking at; save it as 32-bit EXR.",
-        ),
-        io.Image.Output(
-            "overlay",
-            display_name="overlay",
-            tooltip="What is sharp in its own colours with a green outline, warm in front, cool behind.",
-        ),
-    ]
+    return with_tooltips(
+        io.Image.Output("image", tooltip="The defocused picture."),
+        io.Image.Output("coc"),
+        "Circle of confusion: signed diameter in pixels, > 0 behind the focus, < 0 in front, the same in "
+        "all 3 channels. Not made for looking at; save it as 32-bit EXR.",
+        io.Image.Output("overlay"),
+        "What is sharp in its own colours with a green outline, warm in front, cool behind.",
+    )
 
 
 def photograph(

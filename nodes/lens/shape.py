@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...lens_models.shape import ApertureShape
+from ..shared.inputs import aliases, number, with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import APERTURE_SHAPE
 
@@ -21,94 +22,39 @@ class ApertureShapeNode(io.ComfyNode):
             category="fine defocus/lens",
             description="The shape of the lens opening, and so of every light out of focus: blades, cat's "
             "eye, anamorphic ovals, rings, soap bubbles, hearts.",
-            search_aliases=[
-                "bokeh shape",
-                "aperture blades",
-                "iris",
-                "cat eye bokeh",
-                "swirly bokeh",
-                "anamorphic",
-                "mirror lens",
-                "soap bubble",
-                "heart bokeh",
-                "kernel",
+            search_aliases=aliases(
+                "bokeh shape, aperture blades, iris, cat eye bokeh, swirly bokeh, anamorphic, mirror lens, "
+                "soap bubble, heart bokeh, kernel"
+            ),
+            inputs=with_tooltips(
+                io.Combo.Input("shape", list(KINDS), default=POLYGON),
+                "Disc; polygon with blades; ring as of a mirror lens; or a picture of the opening. The blur "
+                "of an f-number is equally strong with every shape.",
+                io.Int.Input("blades", default=6, min=3, max=12),
+                "Number of aperture blades of a polygon.",
+                number("curvature", 0.2, 0.0, 1.0, 0.01, round=None),
+                "How round the blades of a polygon are: 0 straight, 1 a full circle.",
+                number("rotation_deg", 0.0, -360.0, 360.0, 1.0),
+                "Turns a polygon or a picture clockwise, in degrees. At 0 a polygon has a corner at the "
+                "top. Lights in front of the focus are upside down, as in a real lens.",
+                number("squeeze", 1.0, 0.25, 4.0, 0.01, round=None),
+                "Height over width of the lights: 1 round, 1.33 to 2 the tall ovals of an anamorphic lens, "
+                "below 1 wide.",
+                number("inner", 0.4, 0.0, 0.95, 0.01, round=None),
+                "Hole of a ring: its radius as a share of the ring's.",
+                number("edge", 0.0, -1.0, 1.0, 0.01, round=None),
+                "Edge of the lights: -1 fades to nothing (apodised, creamy), 0 even, 1 a bright rim (soap "
+                "bubble). Pictures bring their own.",
+                number("cats_eye", 0.0, 0.0, 1.0, 0.01, round=None),
+                "How far the lens barrel cuts into the lights towards the corners of the picture: 0 not at "
+                "all, 1 strongly. Slower.",
+                io.Image.Input("kernel", optional=True),
+                "Drawing of the opening for 'picture': light passes where it is white. One picture, cropped "
+                "to what is white.",
+            ),
+            outputs=[
+                APERTURE_SHAPE.Output("shape", tooltip="The shape, for a lens."),
             ],
-            inputs=[
-                io.Combo.Input(
-                    "shape",
-                    options=list(KINDS),
-                    default=POLYGON,
-                    tooltip="Disc; polygon with blades; ring as of a mirror lens; or a picture of the "
-                    "opening. The blur of an f-number is equally strong with every shape.",
-                ),
-                io.Int.Input(
-                    "blades",
-                    default=6,
-                    min=3,
-                    max=12,
-                    tooltip="Number of aperture blades of a polygon.",
-                ),
-                io.Float.Input(
-                    "curvature",
-                    default=0.2,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How round the blades of a polygon are: 0 straight, 1 a full circle.",
-                ),
-                io.Float.Input(
-                    "rotation_deg",
-                    default=0.0,
-                    min=-360.0,
-                    max=360.0,
-                    step=1.0,
-                    round=0.01,
-                    tooltip="Turns a polygon or a picture clockwise, in degrees. At 0 a polygon has a corner "
-                    "at the top. Lights in front of the focus are upside down, as in a real lens.",
-                ),
-                io.Float.Input(
-                    "squeeze",
-                    default=1.0,
-                    min=0.25,
-                    max=4.0,
-                    step=0.01,
-                    tooltip="Height over width of the lights: 1 round, 1.33 to 2 the tall ovals of an "
-                    "anamorphic lens, below 1 wide.",
-                ),
-                io.Float.Input(
-                    "inner",
-                    default=0.4,
-                    min=0.0,
-                    max=0.95,
-                    step=0.01,
-                    tooltip="Hole of a ring: its radius as a share of the ring's.",
-                ),
-                io.Float.Input(
-                    "edge",
-                    default=0.0,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Edge of the lights: -1 fades to nothing (apodised, creamy), 0 even, 1 a bright "
-                    "rim (soap bubble). Pictures bring their own.",
-                ),
-                io.Float.Input(
-                    "cats_eye",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How far the lens barrel cuts into the lights towards the corners of the "
-                    "picture: 0 not at all, 1 strongly. Slower.",
-                ),
-                io.Image.Input(
-                    "kernel",
-                    optional=True,
-                    tooltip="Drawing of the opening for 'picture': light passes where it is white. One "
-                    "picture, cropped to what is white.",
-                ),
-            ],
-            outputs=[APERTURE_SHAPE.Output("shape", display_name="shape", tooltip="The shape, for a lens.")],
             has_intermediate_output=True,
         )
 

@@ -29,6 +29,7 @@ from ...lens_models.scene import item
 from ...lens_models.show.energy import energy_plot, score_label
 from ...lens_models.stops import label, parse_f_numbers
 from ..shared.images import picture_size
+from ..shared.inputs import with_tooltips
 from ..shared.messages import say
 from ..shared.sockets import CAMERA, as_camera
 
@@ -66,39 +67,25 @@ class BlurMonotonicityNode(io.ComfyNode):
             description="Checks that pictures get blurrier with every wider aperture: scores, and a plot of "
             "how much detail each has left.",
             search_aliases=["metric", "evaluate", "energy", "sharpness", "blur test", "aperture sweep test"],
-            inputs=[
+            inputs=with_tooltips(
                 io.Image.Input("images", tooltip="One scene at two apertures or more."),
-                io.Combo.Input(
-                    "measured_in",
-                    options=[VALUES, LIGHT],
-                    default=VALUES,
-                    tooltip="What is squared: the values of the picture, or the light they stand for. A blur "
-                    "in linear light, such as that of this pack's lenses, brightens the values and can raise "
-                    "their energy: then detail_score, or linear light, tells more.",
-                ),
-                io.String.Input(
-                    "f_numbers",
-                    default="1.8, 2.8, 4, 5.6, 8, 11, 16, 22",
-                    tooltip="F-number of each picture, in the order of the batch. Not used with a camera.",
-                ),
-                CAMERA.Input(
-                    "camera", optional=True, tooltip="The sweep the pictures were made with: its f-numbers."
-                ),
-            ],
-            outputs=[
-                io.Float.Output(
-                    "score",
-                    display_name="score",
-                    tooltip="Share of neighbouring apertures whose energy grows with the f-number, 0 to 1.",
-                ),
-                io.Float.Output(
-                    "detail_score",
-                    display_name="detail_score",
-                    tooltip="The same with each channel's mean taken away, which brightness cannot fool.",
-                ),
-                io.Image.Output("plot", display_name="plot", tooltip="Energy over f-number; failures red."),
-                io.String.Output("text", display_name="text", tooltip="The scores, and what failed."),
-            ],
+                io.Combo.Input("measured_in", [VALUES, LIGHT], default=VALUES),
+                "What is squared: the values of the picture, or the light they stand for. A blur in linear "
+                "light, such as that of this pack's lenses, brightens the values and can raise their "
+                "energy: then detail_score, or linear light, tells more.",
+                io.String.Input("f_numbers", default="1.8, 2.8, 4, 5.6, 8, 11, 16, 22"),
+                "F-number of each picture, in the order of the batch. Not used with a camera.",
+                CAMERA.Input("camera", optional=True),
+                "The sweep the pictures were made with: its f-numbers.",
+            ),
+            outputs=with_tooltips(
+                io.Float.Output("score"),
+                "Share of neighbouring apertures whose energy grows with the f-number, 0 to 1.",
+                io.Float.Output("detail_score"),
+                "The same with each channel's mean taken away, which brightness cannot fool.",
+                io.Image.Output("plot", tooltip="Energy over f-number; failures red."),
+                io.String.Output("text", tooltip="The scores, and what failed."),
+            ),
             has_intermediate_output=True,
         )
 
@@ -159,33 +146,19 @@ class ContentConsistencyNode(io.ComfyNode):
             description="Measures how much of a series keeps showing the same things, from pictures in which "
             "every kind of thing has a colour of its own.",
             search_aliases=["metric", "evaluate", "segmentation", "labels", "semantic", "same content"],
-            inputs=[
-                io.MultiType.Input(
-                    "labels",
-                    types=[io.Mask, io.Image],
-                    tooltip="A label map for every picture of the sweep, in its order: each value of a mask, "
-                    "or colour of a picture, is a label.",
-                ),
-                io.Int.Input(
-                    "labels_per_picture",
-                    default=1,
-                    min=1,
-                    max=16,
-                    tooltip="How many maps in a row belong to one picture: its likeliest label, the second, "
-                    "and so on. The paper has 3.",
-                ),
-                io.Combo.Input(
-                    "pairing",
-                    options=list(PAIRINGS),
-                    default=PAIRINGS[0],
-                    tooltip="Which pictures are compared: neighbours, every two, or all with the last one.",
-                ),
-            ],
+            inputs=with_tooltips(
+                io.MultiType.Input("labels", types=[io.Mask, io.Image]),
+                "A label map for every picture of the sweep, in its order: each value of a mask, or colour "
+                "of a picture, is a label.",
+                io.Int.Input("labels_per_picture", default=1, min=1, max=16),
+                "How many maps in a row belong to one picture: its likeliest label, the second, and so on. "
+                "The paper has 3.",
+                io.Combo.Input("pairing", list(PAIRINGS), default=PAIRINGS[0]),
+                "Which pictures are compared: neighbours, every two, or all with the last one.",
+            ),
             outputs=[
-                io.Float.Output(
-                    "score", display_name="score", tooltip="Mean share of pixels that agree, 0 to 1."
-                ),
-                io.String.Output("text", display_name="text", tooltip="The share of every pair, in words."),
+                io.Float.Output("score", tooltip="Mean share of pixels that agree, 0 to 1."),
+                io.String.Output("text", tooltip="The share of every pair, in words."),
             ],
             has_intermediate_output=True,
         )
@@ -217,29 +190,18 @@ class LPIPSNode(io.ComfyNode):
             category="fine defocus/measure",
             description="Measures how different pictures look to the eye: neighbours of a series, or pairs.",
             search_aliases=["metric", "evaluate", "perceptual", "similarity", "distance", "alexnet"],
-            inputs=[
+            inputs=with_tooltips(
                 io.Image.Input("images", tooltip="A sweep, or the first picture of each pair."),
-                io.Combo.Input(
-                    "trunk",
-                    options=_files(TRUNK_FILE),
-                    tooltip=f"AlexNet of torchvision in models/lpips, usually {TRUNK_FILE}.",
-                ),
-                io.Combo.Input(
-                    "heads",
-                    options=_files(HEADS_FILE),
-                    tooltip=f"Weights of LPIPS v0.1 for AlexNet in models/lpips, usually {HEADS_FILE}.",
-                ),
-                io.Image.Input(
-                    "others",
-                    optional=True,
-                    tooltip="The second picture of each pair. Nothing connected: neighbours of images.",
-                ),
-            ],
+                io.Combo.Input("trunk", _files(TRUNK_FILE)),
+                f"AlexNet of torchvision in models/lpips, usually {TRUNK_FILE}.",
+                io.Combo.Input("heads", _files(HEADS_FILE)),
+                f"Weights of LPIPS v0.1 for AlexNet in models/lpips, usually {HEADS_FILE}.",
+                io.Image.Input("others", optional=True),
+                "The second picture of each pair. Nothing connected: neighbours of images.",
+            ),
             outputs=[
-                io.Float.Output(
-                    "distance", display_name="distance", tooltip="Mean over the pairs; 0 is the same picture."
-                ),
-                io.String.Output("text", display_name="text", tooltip="The distance of every pair."),
+                io.Float.Output("distance", tooltip="Mean over the pairs; 0 is the same picture."),
+                io.String.Output("text", tooltip="The distance of every pair."),
             ],
             has_intermediate_output=True,
         )

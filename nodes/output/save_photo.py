@@ -25,8 +25,9 @@ from ...lens_models.show.sheet import captions
 from ..camera.camera import SENSORS
 from ..shared.files import fingerprint, is_there
 from ..shared.images import picture_size
+from ..shared.inputs import with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import as_camera, as_focus, CAMERA, FOCUS
+from ..shared.sockets import ANY_FOCUS, as_camera, as_focus, CAMERA, FOCUS
 
 MOST_NAMES_SAID = 8
 
@@ -41,48 +42,25 @@ class SavePhotoNode(io.ComfyNode):
             description="Saves pictures with the aperture, focal length and distance they were made with, as "
             "a camera writes them.",
             search_aliases=["save image", "exif", "export", "jpeg", "jpg", "webp", "metadata", "write photo"],
-            inputs=[
+            inputs=with_tooltips(
                 io.Image.Input("images", tooltip="The pictures: one file each, with its own settings."),
-                io.String.Input(
-                    "filename_prefix",
-                    default="photo",
-                    tooltip="Begin of the file names in ComfyUI's output folder. May hold a folder, and "
-                    "%year% %month% %day% %hour% %minute% %second% %width% %height% %batch_num%. A number "
-                    "follows, and no file is ever overwritten.",
-                ),
-                io.Combo.Input(
-                    "format",
-                    options=[PNG, WEBP, JPEG],
-                    default=PNG,
-                    tooltip="PNG and WebP keep the workflow: drop the file into ComfyUI to get it back. JPEG "
-                    "cannot, and has no transparency either, which is shown on white. All keep the EXIF.",
-                ),
-                io.Int.Input(
-                    "quality",
-                    default=92,
-                    min=1,
-                    max=100,
-                    tooltip="Of JPEG and WebP: 92 looks like the original, smaller makes smaller files. 100 "
-                    "makes WebP lossless. PNG always is.",
-                ),
-                io.Boolean.Input(
-                    "values_in_name",
-                    default=True,
-                    tooltip="Writes f-number and focus distance into the file names, such as "
-                    "photo_f2.8_1.5m_00001_.jpg.",
-                ),
-                CAMERA.Input(
-                    "camera",
-                    optional=True,
-                    tooltip="The camera or sweep the pictures were made with.",
-                ),
-                io.MultiType.Input(
-                    "focus",
-                    types=[FOCUS, io.Float],
-                    optional=True,
-                    tooltip="The focus the pictures were made with, as FOCUS or metres.",
-                ),
-            ],
+                io.String.Input("filename_prefix", default="photo"),
+                "Begin of the file names in ComfyUI's output folder. May hold a folder, and %year% %month% "
+                "%day% %hour% %minute% %second% %width% %height% %batch_num%. A number follows, and no file "
+                "is ever overwritten.",
+                io.Combo.Input("format", [PNG, WEBP, JPEG], default=PNG),
+                "PNG and WebP keep the workflow: drop the file into ComfyUI to get it back. JPEG cannot, "
+                "and has no transparency either, which is shown on white. All keep the EXIF.",
+                io.Int.Input("quality", default=92, min=1, max=100),
+                "Of JPEG and WebP: 92 looks like the original, smaller makes smaller files. 100 makes WebP "
+                "lossless. PNG always is.",
+                io.Boolean.Input("values_in_name", default=True),
+                "Writes f-number and focus distance into the file names, such as photo_f2.8_1.5m_00001_.jpg.",
+                CAMERA.Input("camera", optional=True),
+                "The camera or sweep the pictures were made with.",
+                io.MultiType.Input("focus", ANY_FOCUS, optional=True),
+                "The focus the pictures were made with, as FOCUS or metres.",
+            ),
             outputs=[],
             is_output_node=True,
         )

@@ -14,8 +14,9 @@ from ...lens_models.show.sheet import captioned, captions, contact_sheet, table
 from ...lens_models.labels import metres_label
 from ..lens.render import tilt_inputs
 from ..shared.images import picture_size
+from ..shared.inputs import aliases, number, with_tooltips
 from ..shared.messages import say
-from ..shared.sockets import as_camera, as_depth, as_focus, CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY
+from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, as_camera, as_depth, as_focus, CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY
 
 UNDER, TABLE = "label under each", "rows and columns"
 
@@ -28,70 +29,32 @@ class ContactSheetNode(io.ComfyNode):
             display_name="Contact Sheet",
             category="fine defocus/output",
             description="Lays a batch out as one picture, labelled with the aperture and focus of each.",
-            search_aliases=[
-                "grid",
-                "image grid",
-                "labels",
-                "comparison",
-                "aperture series",
-                "montage",
-                "xy plot",
-                "xy grid",
-                "rows and columns",
-            ],
-            inputs=[
+            search_aliases=aliases(
+                "grid, image grid, labels, comparison, aperture series, montage, xy plot, xy grid, rows and "
+                "columns"
+            ),
+            inputs=with_tooltips(
                 io.Image.Input("images", tooltip="The pictures, such as a sweep out of a lens."),
-                io.Int.Input(
-                    "columns",
-                    default=0,
-                    min=0,
-                    max=64,
-                    tooltip="Pictures per row; 0 chooses a wide sheet. Not used for 'rows and columns'.",
-                ),
-                io.Int.Input(
-                    "picture_width",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    tooltip="Width of each picture on the sheet in pixels; 0 keeps its own.",
-                ),
-                io.Int.Input(
-                    "text_size",
-                    default=0,
-                    min=0,
-                    max=256,
-                    tooltip="Height of the text in pixels; 0 follows the pictures. Text that does not fit is "
-                    "made smaller.",
-                ),
-                io.String.Input(
-                    "labels",
-                    default="",
-                    multiline=True,
-                    tooltip="Your own labels, one line per picture; an empty line keeps the automatic one.",
-                ),
-                CAMERA.Input(
-                    "camera",
-                    optional=True,
-                    tooltip="The camera or sweep the pictures were made with: labels them f/1.8, f/2.8, ...",
-                ),
-                io.MultiType.Input(
-                    "focus",
-                    types=[FOCUS, io.Float],
-                    optional=True,
-                    tooltip="The focus the pictures were made with, as FOCUS or metres: labels the distance.",
-                ),
-                io.Combo.Input(
-                    "arrangement",
-                    options=[UNDER, TABLE],
-                    default=UNDER,
-                    optional=True,
-                    tooltip="'rows and columns': apertures across, labelled above; distances and pictures "
-                    "down, labelled on the left. For 'every combination' of Batch Sweep, with its camera "
-                    "and focus connected.",
-                ),
-            ],
+                io.Int.Input("columns", default=0, min=0, max=64),
+                "Pictures per row; 0 chooses a wide sheet. Not used for 'rows and columns'.",
+                io.Int.Input("picture_width", default=0, min=0, max=8192),
+                "Width of each picture on the sheet in pixels; 0 keeps its own.",
+                io.Int.Input("text_size", default=0, min=0, max=256),
+                "Height of the text in pixels; 0 follows the pictures. Text that does not fit is made "
+                "smaller.",
+                io.String.Input("labels", default="", multiline=True),
+                "Your own labels, one line per picture; an empty line keeps the automatic one.",
+                CAMERA.Input("camera", optional=True),
+                "The camera or sweep the pictures were made with: labels them f/1.8, f/2.8, ...",
+                io.MultiType.Input("focus", ANY_FOCUS, optional=True),
+                "The focus the pictures were made with, as FOCUS or metres: labels the distance.",
+                io.Combo.Input("arrangement", [UNDER, TABLE], default=UNDER, optional=True),
+                "'rows and columns': apertures across, labelled above; distances and pictures down, "
+                "labelled on the left. For 'every combination' of Batch Sweep, with its camera and focus "
+                "connected.",
+            ),
             outputs=[
-                io.Image.Output("sheet", display_name="sheet", tooltip="One picture with everything on it.")
+                io.Image.Output("sheet", tooltip="One picture with everything on it."),
             ],
         )
 
@@ -134,45 +97,25 @@ class FocusOverlayNode(io.ComfyNode):
             description="Shows what will be sharp before anything is rendered, with the limits in metres "
             "and the hyperfocal distance.",
             search_aliases=["depth of field", "dof", "focus peaking", "hyperfocal", "focus zone", "in focus"],
-            inputs=[
+            inputs=with_tooltips(
                 io.Image.Input("image", tooltip="The sharp picture."),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY],
-                    tooltip="Its depth, or the geometry of MoGe or Depth Anything 3.",
-                ),
-                io.MultiType.Input(
-                    "focus", types=[FOCUS, io.Float], tooltip="Where the lens is focused: FOCUS, or metres."
-                ),
+                io.MultiType.Input("depth", ANY_DEPTH),
+                "Its depth, or the geometry of MoGe or Depth Anything 3.",
+                io.MultiType.Input("focus", ANY_FOCUS),
+                "Where the lens is focused: FOCUS, or metres.",
                 CAMERA.Input("camera", tooltip="The camera, or a sweep: one overlay each."),
-                io.Float.Input(
-                    "sharp_px",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.1,
-                    round=0.01,
-                    advanced=True,
-                    tooltip="Largest blur diameter that counts as sharp, in pixels. 0 takes the usual 1/1500 "
-                    "of the diagonal, at least 1 px.",
-                ),
+                number("sharp_px", 0.0, 0.0, 1000.0, 0.1, advanced=True),
+                "Largest blur diameter that counts as sharp, in pixels. 0 takes the usual 1/1500 of the "
+                "diagonal, at least 1 px.",
                 *tilt_inputs(),
-            ],
-            outputs=[
-                io.Image.Output(
-                    "overlay",
-                    display_name="overlay",
-                    tooltip="What is sharp in its own colours with a green outline, warm in front, cool "
-                    "behind.",
-                ),
-                io.Float.Output("near_m", display_name="near_m", tooltip="Nearest sharp distance, metres."),
-                io.Float.Output("far_m", display_name="far_m", tooltip="Farthest sharp distance; inf = all."),
-                io.Float.Output(
-                    "hyperfocal_m",
-                    display_name="hyperfocal_m",
-                    tooltip="Focus there or beyond keeps infinity sharp.",
-                ),
-            ],
+            ),
+            outputs=with_tooltips(
+                io.Image.Output("overlay"),
+                "What is sharp in its own colours with a green outline, warm in front, cool behind.",
+                io.Float.Output("near_m", tooltip="Nearest sharp distance, metres."),
+                io.Float.Output("far_m", tooltip="Farthest sharp distance; inf = all."),
+                io.Float.Output("hyperfocal_m", tooltip="Focus there or beyond keeps infinity sharp."),
+            ),
             has_intermediate_output=True,
         )
 

@@ -25,6 +25,10 @@ FOCUS_MODEL = io.Custom("FOCUS_MODEL")
 MOGE_GEOMETRY = io.Custom("MOGE_GEOMETRY")
 DA3_GEOMETRY = io.Custom("DA3_GEOMETRY")
 
+#: What the depth and focus inputs take.
+ANY_DEPTH = [DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY]
+ANY_FOCUS = [FOCUS, io.Float]
+
 
 def as_camera(value: Any) -> Camera:
     """What arrived on a CAMERA socket. Raises ValueError for another pack's object."""
