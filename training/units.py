@@ -22,11 +22,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from lens_models.files import atomic
+
 log = logging.getLogger("fine_defocus")
 
 FORMAT = "fine-defocus units 1"
 PLAN = "plan.json"
-_LOCK, _SUFFIX, _PART = ".lock", ".parquet", ".part"
+_LOCK, _SUFFIX = ".lock", ".parquet"
 _FAILURES_TOLD = 3
 
 
@@ -71,15 +73,10 @@ def write(folder: str | Path, name: str, table: pa.Table) -> Path:
 
     folder = Path(folder)
     path = folder / f"{name}{_SUFFIX}"
-    part = folder / f".{name}.{os.getpid()}{_PART}"
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic(path) as part, part.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(folder)
     return path
 
@@ -259,9 +256,8 @@ def _check_plan(folder: Path, units: Sequence[Unit], identity: str) -> None:
     now = {"format": FORMAT, "identity": identity, "units": {unit.name: _digest(unit) for unit in units}}
     path = folder / PLAN
     if not path.is_file():
-        part = path.with_name(f".{PLAN}.{os.getpid()}{_PART}")
-        part.write_text(json.dumps(now, indent=0) + "\n", encoding="utf-8")
-        part.replace(path)
+        with atomic(path) as part:
+            part.write_text(json.dumps(now, indent=0) + "\n", encoding="utf-8")
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -311,7 +307,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _tidy(folder: Path) -> None:
     """Remove what killed processes left half written."""
-    for part in folder.glob(f".*{_PART}"):
+    for part in folder.glob(".*.part.*"):
         part.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
+from ..files import atomic
 from ..weights import Weights, read_weights
 from .distance import measured, nothing_salient, weighted_mean_m
 from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
@@ -202,9 +203,8 @@ def save_predictor(
         "metadata": json.dumps(dict(metadata or {})),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in predictor.state_dict().items()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata=header)
-    part.replace(path)
+    with atomic(path) as part:
+        save_file(tensors, part, metadata=header)
 
 
 def load_predictor(path: str | Path, *, heads: int | None = None) -> FocusPredictor:

@@ -125,14 +125,14 @@ def test_killed_at_any_moment_every_row_is_there_once(tmp_path):
     for more in (5, 17, 3):
         process = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 60
-        while len(list(folder.glob("*.parquet"))) < done_before + more and time.monotonic() < deadline:
+        while len(list(folder.glob("piece_*.parquet"))) < done_before + more and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        done = len(list(folder.glob("*.parquet")))
+        done = len(list(folder.glob("piece_*.parquet")))
         assert done_before < done < 67
         done_before = done
-    (folder / ".piece_000066.1.part").write_bytes(b"half of a fi")
+    (folder / ".piece_000066.1.part.parquet").write_bytes(b"half of a fi")
     subprocess.run(command, env=environment, check=True, timeout=60)
     assert rows(folder) == list(range(200))
     assert sorted(p.name for p in folder.iterdir() if p.suffix != ".parquet") == [".lock", "plan.json"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
+from lens_models.files import atomic
 from lens_models.generator.camera_words import appended, depth_of_field, exif_text
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
@@ -163,10 +163,8 @@ class Kept:
         if not path.is_file():
             found = self.generator.picture(kit, asked)
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-            with part.open("wb") as file:
-                np.save(file, found.cpu().numpy())
-            part.replace(path)
+            with atomic(path) as part:
+                np.save(part, found.cpu().numpy())
         return torch.from_numpy(np.load(path, allow_pickle=False)).to(kit.device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lens_models.files import atomic
 from lens_models.show.sheet import contact_sheet
 
 #: Folder entries that are taken for photos.
@@ -35,9 +35,8 @@ def save_png(path: Path, srgb: Tensor) -> Path:
 
     planes = srgb if srgb.shape[-1] == 3 else srgb.movedim(0, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    Image.fromarray((planes.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(part, format="PNG")
-    part.replace(path)
+    with atomic(path) as part:
+        Image.fromarray((planes.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(part, format="PNG")
     return path
 
 
@@ -76,7 +75,6 @@ def save_sweep(path: Path, frames: Sequence[Tensor]) -> Path:
     both = shown + shown[-2:0:-1]
     durations = [_PAUSE_MS if i in (0, len(shown) - 1) else _FRAME_MS for i in range(len(both))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    both[0].save(part, format="WEBP", save_all=True, append_images=both[1:], duration=durations, loop=0)
-    part.replace(path)
+    with atomic(path) as part:
+        both[0].save(part, format="WEBP", save_all=True, append_images=both[1:], duration=durations, loop=0)
     return path

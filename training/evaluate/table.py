@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lens_models.files import atomic
 from lens_models.generator.camera_words import DEEP_FROM
 
 from .grid import COLUMNS, LABELLED, read_samples
@@ -142,10 +143,8 @@ def _statistics(folder: Path, weights: str, meters: Meters, out: Path) -> Any:
         found = FeatureStatistics()
         for file in files:
             found.add(torch.tensor([meters.features(read_srgb(file))]))
-        part = kept.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, mean=found.mean.numpy(), covariance=found.covariance.numpy())
-        part.replace(kept)
+        with atomic(kept) as part:
+            np.savez(part, mean=found.mean.numpy(), covariance=found.covariance.numpy())
     with np.load(kept) as held:
         return torch.from_numpy(held["mean"]), torch.from_numpy(held["covariance"]), len(files)
 
@@ -196,7 +195,6 @@ def write_table(found: Mapping[str, Any], out: str | Path) -> Path:
         (path, markdown(found)),
         (path.with_suffix(".json"), json.dumps(found, indent=1, ensure_ascii=False) + "\n"),
     ):
-        part = target.with_name(f".{target.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
+        with atomic(target) as part:
+            part.write_text(text, encoding="utf-8")
     return path

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lens_models.files import atomic
 from lens_models.focus import FocusPredictor, VisualSaliencyTransformer, load_predictor, save_predictor
 from lens_models.focus.vst.network import VSTConfig
 from lens_models.generator import export_metadata
@@ -269,10 +270,7 @@ def export_focus(path: str | Path, predictor: FocusPredictor, *, run: Run | None
     tensors = {name: _rounded(name, t, "fp32") for name, t in predictor.state_dict().items()}
     _check_room(path, tensors)
     told, digest = {**run.header, "stage": run.stage, "licence": VST_LICENCE}, weights_hash(tensors)
-    try:
-        save_predictor(path, predictor, {**told, "step": run.step, "weights_sha256": digest})
-    finally:
-        _unfinished(path).unlink(missing_ok=True)
+    save_predictor(path, predictor, {**told, "step": run.step, "weights_sha256": digest})
     load_predictor(path)
     return _described(path, FOCUS, len(tensors), digest, "fp32")
 
@@ -333,17 +331,10 @@ def _written(
     if path.suffix != ".safetensors":
         raise ValueError(f"Weights are written as .safetensors, not as {path.name}.")
     _check_room(path, tensors)
-    unfinished, digest = _unfinished(path), weights_hash(tensors)
-    try:
-        save_file(tensors, unfinished, metadata={**header, "weights_sha256": digest})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    digest = weights_hash(tensors)
+    with atomic(path) as part_file:
+        save_file(tensors, part_file, metadata={**header, "weights_sha256": digest})
     return _described(path, part, len(tensors), digest, precision)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 def _described(path: Path, part: str, tensors: int, weights_sha256: str, precision: str) -> Exported:

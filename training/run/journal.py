@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lens_models.files import atomic
+
 from ..networks.fsdp import mean_over_ranks
 from .loop import Step
 from .state import in_ranks
@@ -142,9 +144,8 @@ def _cut(path: Path, first: int) -> None:
             continue
         if told["step"] < first or (told["event"] != "step" and told["step"] <= first):
             kept.append(line + "\n")
-    part = path.with_name(".log.jsonl.part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    with atomic(path) as part:
+        part.write_text("".join(kept), encoding="utf-8")
 
 
 def _board(folder: Path, first: int) -> Any:

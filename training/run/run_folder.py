@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from lens_models.files import atomic
+
 from ..config.run import Config
 from ..export.export import Run, State
 from ..export.lora_names import is_lora
@@ -57,9 +59,8 @@ def write(
     }
     values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     for name, text in ((_TOLD, json.dumps(told, indent=1) + "\n"), ("config.yaml", values)):
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        with atomic(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
     return folder
 
 
