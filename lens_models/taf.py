@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import blur
-from .blur import stack
+from .blur import torch_stack
 from .camera import Camera, Focus, broadcast_batch, coc_px
 from .memory import in_bands
 from .progress import Progress, progress_within
@@ -106,6 +106,6 @@ def _gathered(
         return made[..., margin[2] : made.shape[-2] - margin[3], :]
 
     held = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
-    reach = stack.reach_px(radius_px, shape)
+    reach = torch_stack.reach_px(radius_px, shape)
     bytes_per_row = held * (width + 2 * reach) * radiance.element_size()
     return in_bands(work, height, reach, bytes_per_row, memory_bytes, width)

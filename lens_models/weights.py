@@ -128,7 +128,7 @@ def without_prefix(weights: Mapping[str, Tensor], landmark: str) -> dict[str, Te
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+def load_strict(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Put the weights into a network built on the meta device; they are used as they are, not copied.
 
     weights: exactly the network's names and shapes. Mixed precisions become float32.

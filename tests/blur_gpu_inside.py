@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from lens_models.blur import gpu, reference  # noqa: E402
+from lens_models.blur import reference, triton_engine  # noqa: E402
 
 torch.set_num_threads(1)
 #: batch, channels, height, width, largest radius
@@ -27,7 +27,7 @@ CASES = {
 }
 #: Of the largest radius, where runs of a row are to be summed: the smallest one; and no pixel is sharp.
 NARROW = 0.85
-gpu.RUNS_FROM_PX = 6  # in the interpreter a disc of the real 12 px takes minutes
+triton_engine.RUNS_FROM_PX = 6  # in the interpreter a disc of the real 12 px takes minutes
 
 
 def largest(difference: torch.Tensor, known: torch.Tensor) -> float:
@@ -48,7 +48,11 @@ def compare(kind: str, name: str) -> dict[str, float]:
     radii = radii.float().double()
     found = {}
     runs = []
-    for engine, dtype in ((reference, torch.float64), (gpu, torch.float32), (gpu, torch.float32)):
+    for engine, dtype in (
+        (reference, torch.float64),
+        (triton_engine, torch.float32),
+        (triton_engine, torch.float32),
+    ):
         x, r = (part.detach().to(dtype, copy=True).requires_grad_() for part in (image.float(), radii))
         out = getattr(engine, kind)(x, r)
         (out * weight.to(dtype)).sum().backward()
@@ -66,10 +70,10 @@ def shared_picture() -> float:
     torch.manual_seed(0)
     image, radii = torch.rand(1, 3, 10, 35), torch.rand(3, 10, 35) * 3.0
     image.requires_grad_()
-    out = gpu.gather(image, radii)
+    out = triton_engine.gather(image, radii)
     out.square().sum().backward()
     copies = image.detach().expand(3, -1, -1, -1).clone().requires_grad_()
-    other = gpu.gather(copies, radii)
+    other = triton_engine.gather(copies, radii)
     other.square().sum().backward()
     return max(
         largest(out - other, other), largest(image.grad - copies.grad.sum(0, keepdim=True), image.grad)
@@ -83,7 +87,7 @@ def beside_a_highlight(kind: str) -> float:
     image[..., 0] = 30_000.0
     radii = torch.full((1, 9, 40), 6.0, dtype=torch.float64)
     known = getattr(reference, kind)(image, radii)[..., 10:]
-    return largest(getattr(gpu, kind)(image.float(), radii.float())[..., 10:] - known, known)
+    return largest(getattr(triton_engine, kind)(image.float(), radii.float())[..., 10:] - known, known)
 
 
 if __name__ == "__main__":

@@ -58,11 +58,11 @@ def test_kernels_compile_ahead_of_time(target, kernel, runs):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from lens_models.blur import gpu_kernels
+    from lens_models.blur import triton_kernels
 
     name = kernel.split()[0]
-    function = getattr(gpu_kernels, name)
-    values = {"CHANNELS": 3, "PLANES": 4, "TILE_Y": gpu_kernels.TILE_Y, "TILE_X": gpu_kernels.TILE_X}
+    function = getattr(triton_kernels, name)
+    values = {"CHANNELS": 3, "PLANES": 4, "TILE_Y": triton_kernels.TILE_Y, "TILE_X": triton_kernels.TILE_X}
     values["RUNS"] = runs
     if name == "collect":
         values["DOT"] = "dot" in kernel
@@ -71,7 +71,7 @@ def test_kernels_compile_ahead_of_time(target, kernel, runs):
     made = triton.compile(
         ASTSource(function, signature, values),
         target=GPUTarget(*target),
-        options={"num_warps": gpu_kernels.WARPS},
+        options={"num_warps": triton_kernels.WARPS},
     )
     code = made.asm["cubin" if target[0] == "cuda" else "hsaco"]
     assert len(code) > 1000
@@ -81,7 +81,7 @@ def test_kernels_compile_ahead_of_time(target, kernel, runs):
 
 def test_a_card_that_triton_cannot_serve_gets_the_stack(monkeypatch, caplog):
     from lens_models import blur
-    from lens_models.blur import stack
+    from lens_models.blur import torch_stack
 
     class Broken:
         @staticmethod
@@ -96,8 +96,8 @@ def test_a_card_that_triton_cannot_serve_gets_the_stack(monkeypatch, caplog):
     monkeypatch.setattr(blur, "_triton_engine", broken)
     monkeypatch.setattr(blur, "choose", lambda *_: "gpu")
     monkeypatch.setattr(blur, "_given_up", [])
-    assert torch.equal(blur.gather(image, radius), stack.gather(image, radius))
-    assert torch.equal(blur.scatter(image, radius), stack.scatter(image, radius))
+    assert torch.equal(blur.gather(image, radius), torch_stack.gather(image, radius))
+    assert torch.equal(blur.scatter(image, radius), torch_stack.scatter(image, radius))
     assert "pure torch: gcc" in caplog.text
     engine.cache_clear()
     assert engine() is None

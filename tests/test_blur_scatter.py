@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from test_blur import scene
 
 from lens_models import Camera, Focus, blur, dr_bokeh_lens
-from lens_models.blur import cpu_scatter, reference, stack
+from lens_models.blur import numba_scatter, reference, torch_stack
 from lens_models.shape import ApertureShape
 
 #: Of the result's maximum, as sources add up where radii differ: every engine's bound (design section 6).
@@ -43,15 +43,17 @@ def test_wide_discs(radius, size):
     image, radii = scene(*size, radius)
     ramp = torch.linspace(0.0, radius, size[1], dtype=torch.float64).expand_as(radii)
     for wanted in (radii, ramp.contiguous()):
-        exact = stack.scatter(image, wanted)  # in float64: 1e-12 of the definition, which would take minutes
+        exact = torch_stack.scatter(
+            image, wanted
+        )  # in float64: 1e-12 of the definition, which would take minutes
         fast = spread(image.float(), wanted.float())
         assert (fast.double() - exact).abs().max() <= EXACT * exact.max()
 
 
 def test_turned_or_not_it_is_the_same():
     image, radii = scene(90, 140, 12.0, dtype=torch.float32)
-    upright = cpu_scatter._upright(image, radii, None)
-    turned = cpu_scatter._upright(image.mT, radii.mT, None).mT
+    upright = numba_scatter._upright(image, radii, None)
+    turned = numba_scatter._upright(image.mT, radii.mT, None).mT
     assert not torch.equal(upright, turned)  # else this compared nothing
     assert (upright - turned).abs().max() <= EXACT * upright.max()
 
@@ -119,7 +121,7 @@ def test_threads_and_runs_agree_to_the_bit():
 def test_steps_do_not_change_a_bit(monkeypatch):
     image, radii = scene(150, 300, 9.0, dtype=torch.float32)
     whole = spread(image, radii)
-    monkeypatch.setattr(cpu_scatter, "_ADDS_PER_STEP", 1e5)
+    monkeypatch.setattr(numba_scatter, "_ADDS_PER_STEP", 1e5)
     steps = []
     assert torch.equal(spread(image, radii, on_progress=lambda *step: steps.append(step)), whole)
     assert len(steps) > 20
@@ -131,9 +133,9 @@ def test_a_step_is_short_at_4096():
     """By its count of adds, of which a slow thread does 2e9 per second: a press of cancel is heard."""
     height, reach = 4096, 130
     work = torch.full((height,), 4096 * 4 * reach * 5.0 * 2, dtype=torch.float64).numpy()
-    steps = cpu_scatter._steps(work, 2 * reach)
+    steps = numba_scatter._steps(work, 2 * reach)
     assert sum(share for *_, share in steps) == pytest.approx(1.0)
-    assert max(share for *_, share in steps) * work.sum() <= cpu_scatter._ADDS_PER_STEP <= 1e9
+    assert max(share for *_, share in steps) * work.sum() <= numba_scatter._ADDS_PER_STEP <= 1e9
     done = torch.zeros(height, dtype=torch.long)
     for odd, begin, end, _ in steps:
         for top in range(2 * reach * odd, height, 4 * reach):
@@ -192,7 +194,7 @@ def test_choice(monkeypatch):
 def test_auto_runs_what_was_chosen(monkeypatch):
     image, radii = scene(20, 30, 4.0, dtype=torch.float32)
     assert torch.equal(blur.scatter(image, radii), spread(image, radii))
-    monkeypatch.setattr(cpu_scatter, "_ALWAYS_PX", 0.0)
+    monkeypatch.setattr(numba_scatter, "_ALWAYS_PX", 0.0)
     assert torch.equal(blur.scatter(image, radii), blur.scatter(image, radii, engine="stack"))
 
 

@@ -112,7 +112,7 @@ def test_what_the_photo_does_not_tell_is_said_and_can_be_given():
     ]
     assert found.distance_m == 0.0
     assert "distance_m is 0" in found.warnings[-1]
-    assert found.told.startswith("Camera unknown\nf/2.8, 50 mm; 60 × 40 px on 36 mm")
+    assert found.summary.startswith("Camera unknown\nf/2.8, 50 mm; 60 × 40 px on 36 mm")
     given = camera_of_photo(
         PhotoExif(), 40, 40, f_number=4.0, focal_mm=6.9, sensor=(9.8, 7.3), distance_m=2.0
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_models import Camera, Focus, dr_bokeh_lens, memory, taf_lens
-from lens_models.blur import stack
+from lens_models.blur import torch_stack
 from lens_models.memory import BAND_ROWS, OutOfMemory, in_bands, rows_that_fit
 from lens_models.shape import ApertureShape
 
@@ -111,7 +111,7 @@ def test_every_row_is_made_once_with_its_halo(height, reach, rows):
 def test_running_out_of_memory_is_gone_on_from(scene, monkeypatch, caplog):
     """Memory that is too small for whole pictures, and says so as torch does: in words of a RuntimeError."""
     whole = taf_lens(*scene, FOCUS, CAMERA, engine="stack")
-    collect, tried = stack._collect, []
+    collect, tried = torch_stack._collect, []
 
     def small(padded, *args, **settings):
         tried.append(padded.shape[-2])
@@ -119,7 +119,7 @@ def test_running_out_of_memory_is_gone_on_from(scene, monkeypatch, caplog):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return collect(padded, *args, **settings)
 
-    monkeypatch.setattr(stack, "_collect", small)
+    monkeypatch.setattr(torch_stack, "_collect", small)
     with caplog.at_level(logging.WARNING):
         found = taf_lens(*scene, FOCUS, CAMERA, engine="stack", max_radius_px=8.0)
     assert max(tried) > 4 * BAND_ROWS
@@ -133,7 +133,7 @@ def test_no_memory_at_all_is_a_sentence(scene, monkeypatch):
     def none(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(stack, "_collect", none)
+    monkeypatch.setattr(torch_stack, "_collect", none)
     with pytest.raises(OutOfMemory, match=r"128 rows, the narrowest there are.*use a smaller picture"):
         taf_lens(*scene, FOCUS, CAMERA, engine="stack")
 
@@ -142,7 +142,7 @@ def test_other_errors_pass(scene, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(stack, "_collect", broken)
+    monkeypatch.setattr(torch_stack, "_collect", broken)
     with pytest.raises(RuntimeError, match="something else"):
         taf_lens(*scene, FOCUS, CAMERA, engine="stack")
     assert not memory.is_out_of_memory(ValueError("out of memory"))

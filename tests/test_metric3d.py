@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lens_models.depth.metric3d.config import PUBLISHED, Metric3DConfig
-from lens_models.depth.metric3d.network import Metric3Dv2, load_metric3d, recognised
+from lens_models.depth.metric3d.network import Metric3Dv2, config_from_weights, load_metric3d
 
 FIXTURES = Path(__file__).parent / "fixtures" / "metric3d"
 KINDS = ("single_mlp", "multi_swiglu")
@@ -77,7 +77,7 @@ def test_published_sizes(size, keys, millions):
     ],
 )
 def test_other_sizes_are_recognised(config):
-    assert recognised(on_meta(config).state_dict()) == config
+    assert config_from_weights(on_meta(config).state_dict()) == config
 
 
 def test_heads_and_iterations_can_be_told():

@@ -23,7 +23,7 @@ from lens_models.depth.metric3d.preprocess import (
     DEVIATION_RGB,
     MEAN_RGB,
     Letterbox,
-    estimate,
+    infer,
     metres_from_canonical,
 )
 
@@ -52,7 +52,7 @@ def seeing(rgb):
 def test_a_plane_keeps_its_distance(height, width, fx_px, canvas):
     scale = Letterbox.fit(height, width, canvas).scale
     plane = answering(3.0 * 1000.0 / (fx_px * scale))
-    depth_m = estimate(plane, torch.rand(1, 3, height, width), fx_px, canvas=canvas).depth_m
+    depth_m = infer(plane, torch.rand(1, 3, height, width), fx_px, canvas=canvas).depth_m
     assert depth_m.shape == (1, height, width)
     assert (depth_m - 3.0).abs().max() <= 1e-3  # 1 mm, as demanded; float32 leaves 1e-6
 
@@ -122,7 +122,7 @@ def test_a_mark_comes_back_to_its_pixel(height, width, canvas):
     columns = torch.arange(width, dtype=torch.float64)
     mark = torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * 8.0**2)).float()
     fx_px = 1000.0 / Letterbox.fit(height, width, canvas).scale  # canonical depth is metres
-    depth_m = estimate(seeing, mark.expand(1, 3, -1, -1), fx_px, canvas=canvas).depth_m[0].double()
+    depth_m = infer(seeing, mark.expand(1, 3, -1, -1), fx_px, canvas=canvas).depth_m[0].double()
     found = depth_m - depth_m.min()
     assert ((found * rows).sum() / found.sum()).item() == pytest.approx(y, abs=0.5)
     assert ((found * columns).sum() / found.sum()).item() == pytest.approx(x, abs=0.5)
@@ -131,7 +131,7 @@ def test_a_mark_comes_back_to_its_pixel(height, width, canvas):
 def test_a_ramp_comes_back():
     across = torch.linspace(0.1, 0.9, 640).expand(1, 3, 427, 640)
     fx_px = 1000.0 / Letterbox.fit(427, 640).scale
-    depth_m = estimate(seeing, across, fx_px).depth_m
+    depth_m = infer(seeing, across, fx_px).depth_m
     # within one pixel of the slope: what rounding the size down to whole pixels costs, and the ends
     assert (depth_m - across[:, 0]).abs().max() <= 0.8 / 640
 
@@ -153,14 +153,14 @@ def test_focal_lengths_of_a_batch():
     two = torch.tensor([500.0, 1500.0])
     expected = 2.0 * two.double() * scale / 1000.0
     for pictures in (1, 2):
-        found = estimate(network, torch.rand(pictures, 3, 100, 100), two, maps=True)
+        found = infer(network, torch.rand(pictures, 3, 100, 100), two, maps=True)
         torch.testing.assert_close(found.depth_m[:, 7, 9].double(), expected)
         assert found.confidence.shape == found.certainty.shape == (2, 100, 100)
         assert found.normal.shape == (2, 3, 100, 100)
-    one = estimate(network, torch.rand(2, 3, 100, 100), torch.tensor(500.0)).depth_m
+    one = infer(network, torch.rand(2, 3, 100, 100), torch.tensor(500.0)).depth_m
     torch.testing.assert_close(one[:, 7, 9].double(), expected[:1].expand(2))
     with pytest.raises(ValueError, match="3 pictures do not go with 2 focal lengths"):
-        estimate(network, torch.rand(3, 3, 100, 100), two)
+        infer(network, torch.rand(3, 3, 100, 100), two)
 
 
 @pytest.mark.parametrize("fx_px", [0.0, -35.0, math.nan, math.inf])
@@ -168,40 +168,38 @@ def test_focal_lengths_of_a_batch():
 def test_bad_focal_lengths(fx_px, batch):
     given_fx = torch.tensor([800.0, fx_px]) if batch else fx_px
     with pytest.raises(ValueError, match=rf"focal length is {fx_px:g} px for a picture 640 px wide"):
-        estimate(answering(1.0), torch.rand(2, 3, 20, 640), given_fx)
+        infer(answering(1.0), torch.rand(2, 3, 20, 640), given_fx)
 
 
 @pytest.mark.parametrize("fx_px", ["50", None, True, torch.ones(2, 2), torch.ones(0)])
 def test_things_that_are_not_focal_lengths(fx_px):
     with pytest.raises(ValueError, match="focal length must be"):
-        estimate(answering(1.0), torch.rand(2, 3, 20, 30), fx_px)
+        infer(answering(1.0), torch.rand(2, 3, 20, 30), fx_px)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 30), (1, 2, 20, 30), (1, 5, 20, 30), (0, 3, 20, 30)])
 def test_things_that_are_not_pictures(shape):
     with pytest.raises(ValueError, match="picture must be"):
-        estimate(answering(1.0), torch.zeros(shape), 100.0)
+        infer(answering(1.0), torch.zeros(shape), 100.0)
 
 
 def test_other_bad_inputs():
     with pytest.raises(ValueError, match="0 × 20 px: there is nothing"):
-        estimate(answering(1.0), torch.zeros(1, 3, 20, 0), 100.0)
+        infer(answering(1.0), torch.zeros(1, 3, 20, 0), 100.0)
     with pytest.raises(ValueError, match=r"not torch\.uint8: divide by 255"):
-        estimate(answering(1.0), torch.zeros(1, 3, 20, 30, dtype=torch.uint8), 100.0)
+        infer(answering(1.0), torch.zeros(1, 3, 20, 30, dtype=torch.uint8), 100.0)
     for sky_m in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="sky begins at"):
-            estimate(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, sky_m=sky_m)
+            infer(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, sky_m=sky_m)
     with pytest.raises(ValueError, match="0 pictures per run"):
-        estimate(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, chunk=0)
+        infer(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, chunk=0)
     with pytest.raises(ValueError, match=r"maps of 1062 × 616 px for a canvas of 1064 × 616"):
-        estimate(lambda rgb: seeing(rgb[..., 2:]), torch.zeros(1, 3, 20, 30), 100.0)
+        infer(lambda rgb: seeing(rgb[..., 2:]), torch.zeros(1, 3, 20, 30), 100.0)
 
 
 def test_depth_is_held_between_a_hand_and_300_metres():
     def metres(depth, **options):
-        return (
-            estimate(answering(depth), torch.rand(1, 3, 308, 532), 1000.0, **options).depth_m.unique().item()
-        )
+        return infer(answering(depth), torch.rand(1, 3, 308, 532), 1000.0, **options).depth_m.unique().item()
 
     # scale 2: metres = 2 × canonical
     assert metres(0.0) == pytest.approx(0.01)
@@ -230,12 +228,12 @@ def test_alpha_shows_the_mean_colour_and_grey_is_spread():
     colour = torch.rand(1, 3, 56, 84)
     alpha = torch.ones(1, 1, 56, 84)
     alpha[..., :42] = 0.0
-    estimate(network, torch.cat([colour, alpha], dim=1), 100.0, canvas=(56, 84))
-    estimate(network, colour, 100.0, canvas=(56, 84))
+    infer(network, torch.cat([colour, alpha], dim=1), 100.0, canvas=(56, 84))
+    infer(network, colour, 100.0, canvas=(56, 84))
     assert seen[0][..., :42].abs().max() <= 1e-5  # mean minus mean, in float32
     torch.testing.assert_close(seen[0][..., 42:], seen[1][..., 42:])
-    estimate(network, colour[:, :1], 100.0, canvas=(56, 84))
-    estimate(network, colour[:, :1].expand(-1, 3, -1, -1), 100.0, canvas=(56, 84))
+    infer(network, colour[:, :1], 100.0, canvas=(56, 84))
+    infer(network, colour[:, :1].expand(-1, 3, -1, -1), 100.0, canvas=(56, 84))
     assert torch.equal(seen[2], seen[3])
 
 
@@ -244,8 +242,8 @@ def test_what_is_no_colour_is_held():
     spoiled, mended = picture.clone(), picture.clone()
     for value, held in ((math.nan, 0.0), (math.inf, 1.0), (7.0, 1.0), (-1.0, 0.0)):
         spoiled[..., 3, 5], mended[..., 3, 5] = value, held
-        found = estimate(seeing, spoiled, 500.0).depth_m
-        assert torch.equal(found, estimate(seeing, mended, 500.0).depth_m)
+        found = infer(seeing, spoiled, 500.0).depth_m
+        assert torch.equal(found, infer(seeing, mended, 500.0).depth_m)
 
 
 def test_maps_are_unpadded():
@@ -255,13 +253,13 @@ def test_maps_are_unpadded():
         outside = (rgb == 0).all(dim=1, keepdim=True)
         return {name: m.masked_fill(outside, 777.0) for name, m in maps.items()}
 
-    found = estimate(network, torch.ones(2, 3, 91, 37), 400.0, maps=True)
+    found = infer(network, torch.ones(2, 3, 91, 37), 400.0, maps=True)
     torch.testing.assert_close(found.confidence, torch.full((2, 91, 37), 0.25))
     torch.testing.assert_close(found.certainty, torch.full((2, 91, 37), 5.0))
     normal = torch.tensor([0.6, 0.0, -0.8]).view(1, 3, 1, 1).expand(2, 3, 91, 37)
     torch.testing.assert_close(found.normal, normal)
     assert found.depth_m.max() - found.depth_m.min() <= 1e-5  # bilinear weights add up to 1 within rounding
-    assert estimate(network, torch.ones(1, 3, 91, 37), 400.0).normal is None
+    assert infer(network, torch.ones(1, 3, 91, 37), 400.0).normal is None
 
 
 def test_chunks_change_nothing():
@@ -272,8 +270,8 @@ def test_chunks_change_nothing():
         runs.append(rgb.shape[0])
         return seeing(rgb)
 
-    whole = estimate(network, pictures, focal, maps=True)
-    parts = estimate(
+    whole = infer(network, pictures, focal, maps=True)
+    parts = infer(
         network, pictures, focal, maps=True, chunk=2, on_progress=lambda i, n: progress.append((i, n))
     )
     assert runs == [5, 2, 2, 1]
@@ -287,7 +285,7 @@ def test_gradients_reach_picture_and_focal_length():
     focal = torch.tensor([900.0, 1400.0], dtype=torch.float64, requires_grad=True)
 
     def depth(p, f):
-        return estimate(seeing, p, f, canvas=(56, 84), sky_m=290.0).depth_m
+        return infer(seeing, p, f, canvas=(56, 84), sky_m=290.0).depth_m
 
     # a linear path but for the clamps, which the values avoid
     assert torch.autograd.gradcheck(depth, (picture, focal), fast_mode=True, eps=1e-4)
@@ -300,7 +298,7 @@ def test_guided_without_kornia(monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia", None)
     monkeypatch.setitem(sys.modules, "kornia.filters", None)
     with pytest.raises(ImportError, match="pip install kornia"):
-        estimate(seeing, torch.rand(1, 3, 40, 60), 500.0, guided=True)
+        infer(seeing, torch.rand(1, 3, 40, 60), 500.0, guided=True)
 
 
 def fake_kornia(monkeypatch, guided_blur):
@@ -319,15 +317,15 @@ def test_guided_stays_in_range(monkeypatch):
 
     fake_kornia(monkeypatch, overshooting)
     picture = torch.linspace(0.2, 1.0, 1232).expand(1, 3, 700, 1232)
-    plain = estimate(seeing, picture, 5000.0).depth_m
-    guided = estimate(seeing, picture, 5000.0, guided=True, maps=True)
+    plain = infer(seeing, picture, 5000.0).depth_m
+    guided = infer(seeing, picture, 5000.0, guided=True, maps=True)
     # 8 px of the network are 9.3 here: 10 each way
     assert calls == [((1, 3, 700, 1232), (1, 1, 700, 1232), 21)]
     assert guided.depth_m.min() >= plain.min() * (1 - 1e-6)
     assert guided.depth_m.max() <= plain.max() * (1 + 1e-6)
     assert (guided.depth_m != plain).any()
-    assert torch.equal(guided.confidence, estimate(seeing, picture, 5000.0, maps=True).confidence)
-    estimate(seeing, torch.rand(1, 3, 1, 20), 500.0, guided=True)  # no room for a window
+    assert torch.equal(guided.confidence, infer(seeing, picture, 5000.0, maps=True).confidence)
+    infer(seeing, torch.rand(1, 3, 1, 20), 500.0, guided=True)  # no room for a window
     assert len(calls) == 1
 
 
@@ -346,7 +344,7 @@ def test_guided_with_kornia():
         return {"depth": F.interpolate(cells, scale_factor=4, mode="bilinear")}
 
     def error(**options):
-        depth_m = estimate(soft, picture, 1000.0 / box.scale, canvas=(280, 420), **options).depth_m
+        depth_m = infer(soft, picture, 1000.0 / box.scale, canvas=(280, 420), **options).depth_m
         return (1 / depth_m - 1 / truth).square().mean().sqrt()
 
     assert error(guided=True) < 0.7 * error()

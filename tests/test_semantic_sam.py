@@ -19,11 +19,11 @@ from training.evaluate.metrics.sam_masks import (
     MaskOptions,
     SamMasks,
     boxes_of,
+    connected_components,
+    nms,
     point_grid,
-    regions,
     seen_within,
     stability,
-    suppressed,
     tidied,
     without_small_regions,
 )
@@ -72,7 +72,7 @@ def test_boxes_against_a_loop():
         assert box == ([min(columns), min(rows), max(columns) + 1, max(rows) + 1] if places else [0] * 4)
 
 
-def naive_suppressed(boxes: list[list[float]], scores: list[float], overlap: float) -> list[int]:
+def naive_nms(boxes: list[list[float]], scores: list[float], overlap: float) -> list[int]:
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         for j in kept:
@@ -91,9 +91,9 @@ def test_suppression_by_hand():
     # the second covers 8 of the first's 10 columns and no more: IoU 0.8
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 8, 10], [20, 0, 30, 10]])
     scores = torch.tensor([0.8, 0.9, 0.7])
-    assert suppressed(boxes, scores, 0.7).tolist() == [1, 2]
-    assert suppressed(boxes, scores, 0.8).tolist() == [1, 0, 2], "only above the threshold"
-    assert suppressed(boxes[:0], scores[:0], 0.7).tolist() == []
+    assert nms(boxes, scores, 0.7).tolist() == [1, 2]
+    assert nms(boxes, scores, 0.8).tolist() == [1, 0, 2], "only above the threshold"
+    assert nms(boxes[:0], scores[:0], 0.7).tolist() == []
 
 
 @pytest.mark.parametrize("overlap", [0.1, 0.4, 0.7])
@@ -102,8 +102,8 @@ def test_suppression_against_a_loop(overlap):
     corner = torch.randint(0, 40, (120, 2), generator=generator)
     boxes = torch.cat([corner, corner + torch.randint(1, 30, (120, 2), generator=generator)], dim=1)
     scores = torch.randint(0, 50, (120,), generator=generator).double()  # with equal ones
-    found = suppressed(boxes, scores, overlap).tolist()
-    assert found == naive_suppressed(boxes.tolist(), scores.tolist(), overlap)
+    found = nms(boxes, scores, overlap).tolist()
+    assert found == naive_nms(boxes.tolist(), scores.tolist(), overlap)
     assert 1 < len(found) < 120
 
 
@@ -131,7 +131,7 @@ def test_regions_are_those_of_scipy(case):
         "empty": torch.zeros(5, 6, dtype=torch.bool),
         "full": torch.ones(5, 6, dtype=torch.bool),
     }[case]
-    found = regions(mask)
+    found = connected_components(mask)
     known, count = ndimage.label(mask.numpy(), structure=[[1, 1, 1]] * 3)
     pairs = set(zip(found.flatten().tolist(), known.flatten().tolist(), strict=True))
     assert len(pairs) == len(found.unique()) == len(set(known.flatten().tolist()))
@@ -559,7 +559,7 @@ def naive_masks(network, srgb: torch.Tensor, settings) -> list[torch.Tensor]:
                 if score > settings["least_iou"] and steady and (wide > 0).any():
                     found.append((wide > 0, score))
     masks, scores = zip(*found, strict=True)
-    kept = naive_suppressed(boxes_of(torch.stack(masks)).tolist(), list(scores), settings["box_overlap"])
+    kept = naive_nms(boxes_of(torch.stack(masks)).tolist(), list(scores), settings["box_overlap"])
     tidy, same = [], []
     for i in kept:
         mask, eight = masks[i].numpy().copy(), [[1, 1, 1]] * 3
@@ -573,7 +573,7 @@ def naive_masks(network, srgb: torch.Tensor, settings) -> list[torch.Tensor]:
                 mask[labels == n] = not wanted
         tidy.append(torch.from_numpy(mask))
         same.append(float((tidy[-1] == masks[i]).all()))
-    last = naive_suppressed(boxes_of(torch.stack(tidy)).tolist(), same, settings["box_overlap"])
+    last = naive_nms(boxes_of(torch.stack(tidy)).tolist(), same, settings["box_overlap"])
     return [tidy[i] for i in last]
 
 

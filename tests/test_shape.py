@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_models import Camera, Focus, blur, taf_lens
-from lens_models.blur import reference, stack
+from lens_models.blur import reference, torch_stack
 from lens_models.blur.family import family, shape_kernel
 from lens_models.shape import ApertureShape, drawing
 
@@ -153,7 +153,9 @@ def test_cats_eye_closes_towards_the_corners():
 def test_cats_eye_in_a_picture_points_at_the_centre():
     image = torch.zeros(1, 1, 121, 121, dtype=torch.float64)
     image[..., 20, 60] = image[..., 60, 20] = image[..., 60, 60] = 1.0
-    out = stack.gather(image, torch.full((1, 121, 121), 8.0, dtype=torch.float64), shape=SHAPES["cat's eye"])
+    out = torch_stack.gather(
+        image, torch.full((1, 121, 121), 8.0, dtype=torch.float64), shape=SHAPES["cat's eye"]
+    )
     axis = np.arange(25) - 12
 
     def ratio(y, x):
@@ -165,7 +167,9 @@ def test_cats_eye_in_a_picture_points_at_the_centre():
     assert ratio(60, 60) == pytest.approx(1.0, abs=1e-2)
 
 
-@pytest.mark.parametrize("operator", [stack.gather, stack.scatter, reference.gather, reference.scatter])
+@pytest.mark.parametrize(
+    "operator", [torch_stack.gather, torch_stack.scatter, reference.gather, reference.scatter]
+)
 def test_upright_behind_and_inverted_in_front(operator):
     light = torch.zeros(1, 1, 41, 41, dtype=torch.float64)
     light[..., 20, 20] = 1.0
@@ -189,9 +193,9 @@ def test_upright_behind_and_inverted_in_front(operator):
 def test_stack_is_the_definition(shape, operator):
     image, radii = scene()
     exact = getattr(reference, operator)(image, radii, shape=shape)
-    slow = getattr(stack, operator)(image, radii, shape=shape)
+    slow = getattr(torch_stack, operator)(image, radii, shape=shape)
     torch.testing.assert_close(slow, exact, rtol=0, atol=1e-12)
-    fast = getattr(stack, operator)(image.float(), radii.float(), shape=shape)
+    fast = getattr(torch_stack, operator)(image.float(), radii.float(), shape=shape)
     assert (fast.double() - exact).abs().max() <= 1e-5 * exact.max()
 
 
@@ -199,7 +203,7 @@ def test_stack_is_the_definition(shape, operator):
 def test_stack_is_the_definition_over_the_field(operator):
     image, radii = scene(14, 17, 2.0)
     exact = getattr(reference, operator)(image, radii, shape=SHAPES["pentagon cat"])
-    slow = getattr(stack, operator)(image, radii, shape=SHAPES["pentagon cat"])
+    slow = getattr(torch_stack, operator)(image, radii, shape=SHAPES["pentagon cat"])
     torch.testing.assert_close(slow, exact, rtol=0, atol=1e-12)
 
 
@@ -217,8 +221,8 @@ def test_scatter_is_the_transpose_of_the_inverted_gather(shape):
     inner, y = torch.zeros_like(image), torch.zeros_like(image)
     inner[..., 16:-16, 16:-16] = image[..., 16:-16, 16:-16]
     y[..., 16:-16, 16:-16] = image.flip(-1)[..., 16:-16, 16:-16]
-    forward = (stack.gather(inner, radii, shape=shape) * y).sum()
-    backward = (inner * stack.scatter(y, -radii, shape=shape)).sum()
+    forward = (torch_stack.gather(inner, radii, shape=shape) * y).sum()
+    backward = (inner * torch_stack.scatter(y, -radii, shape=shape)).sum()
     assert forward.item() == pytest.approx(backward.item(), rel=1e-12)
 
 
@@ -227,13 +231,13 @@ def test_adjoint(shape):
     image, radii = scene(30, 34, 4.0) if shape.cats_eye == 0 else scene(10, 12, 1.5)
     x = image.clone().requires_grad_()
     y = torch.rand(image.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    for operator in (stack.gather, stack.scatter):
+    for operator in (torch_stack.gather, torch_stack.scatter):
         out = operator(x, radii, shape=shape)
         (back,) = torch.autograd.grad(out, x, y)
         assert (out * y).sum().item() == pytest.approx((image * back).sum().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("engine", [reference, stack])
+@pytest.mark.parametrize("engine", [reference, torch_stack])
 @pytest.mark.parametrize("operator", ["gather", "scatter"])
 def test_gradcheck(engine, operator):
     random = torch.Generator().manual_seed(1)
@@ -248,7 +252,7 @@ def test_gradients_over_the_field():
     image, radii = scene(12, 15, 2.0)
     weight = image.flip(-1)
     found = []
-    for engine in (reference, stack):
+    for engine in (reference, torch_stack):
         x, r = image.clone().requires_grad_(), radii.clone().requires_grad_()
         out = engine.gather(x, r, shape=SHAPES["pentagon cat"])
         found.append(torch.autograd.grad((out * weight).sum(), (x, r)))
@@ -270,14 +274,14 @@ def test_energy_falls_strictly_with_every_stop(shape):
 @every_shape
 def test_constant_is_kept(shape):
     _, radii = scene(40, 60, 9.0)
-    out = stack.gather(torch.full((1, 3, 40, 60), 0.7), radii.float(), shape=shape)
+    out = torch_stack.gather(torch.full((1, 3, 40, 60), 0.7), radii.float(), shape=shape)
     assert (out - 0.7).abs().max() <= 1e-6
 
 
 def test_zero_radius_is_bit_equal():
     image, radii = scene()
-    out = stack.gather(image, radii, shape=SHAPES["pentagon"])
-    none = stack.gather(image, torch.zeros_like(radii), shape=SHAPES["pentagon"])
+    out = torch_stack.gather(image, radii, shape=SHAPES["pentagon"])
+    none = torch_stack.gather(image, torch.zeros_like(radii), shape=SHAPES["pentagon"])
     assert torch.equal(none, image)
     sharp = radii == 0
     assert sharp.any()
@@ -298,8 +302,8 @@ def test_margin_moves_the_field_not_the_picture():
     image, radii = scene(24, 30, 2.0)
     pad = torch.nn.functional.pad
     shape = SHAPES["cat's eye"]
-    plain = stack.scatter(image, radii, shape=shape)
-    margin = stack.scatter(pad(image, (9,) * 4), pad(radii, (9,) * 4), shape=shape, margin_px=9)
+    plain = torch_stack.scatter(image, radii, shape=shape)
+    margin = torch_stack.scatter(pad(image, (9,) * 4), pad(radii, (9,) * 4), shape=shape, margin_px=9)
     torch.testing.assert_close(margin[..., 9:-9, 9:-9], plain, rtol=0, atol=1e-12)
 
 

@@ -1,7 +1,8 @@
 """One blur, several engines that compute the same function.
 
-`reference` is the definition, `stack` runs on any device and differentiates, `cpu` is the fast forward
-pass on a CPU with numba, `gpu` are Triton's kernels, forward and backward. `choose` picks.
+Engine "reference" is the definition; "stack" (`torch_stack`) runs on any device and differentiates; "cpu"
+(`numba_gather`, `numba_scatter`) is the fast forward pass on a CPU; "gpu" (`triton_engine`) runs Triton's
+kernels, forward and backward. `choose` picks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..shape import ApertureShape
-from . import reference, stack
+from . import reference, torch_stack
 
 logger = logging.getLogger(__name__)
 
@@ -28,36 +29,36 @@ MOST_TAPS_RADIUS_PX = 128.0
 
 @functools.cache
 def _numba_engine() -> ModuleType | None:
-    """The cpu engine, imported on first use (numba takes a second); None where numba is missing or broken."""
+    """The gather of engine "cpu", imported on first use; None without a working numba."""
     try:
-        from . import cpu
+        from . import numba_gather
     except ImportError as error:
         logger.info("blur runs without numba (%s): pip install numba makes it faster on a CPU", error)
     except RuntimeError as error:  # numba finds no folder that it may write its cache to
         logger.warning("numba cannot be used for blur: %s", error)
     else:
-        return cpu
+        return numba_gather
     return None
 
 
 def _numba_scatter() -> ModuleType:
-    """The cpu engine's scatter, where there is the engine."""
-    from . import cpu_scatter
+    """The scatter of engine "cpu", for where `_numba_engine` is not None."""
+    from . import numba_scatter
 
-    return cpu_scatter
+    return numba_scatter
 
 
 @functools.cache
 def _triton_engine() -> ModuleType | None:
-    """The gpu engine, imported on first use; None where triton is missing or broken."""
+    """Engine "gpu", imported on first use; None where triton is missing or broken."""
     if _given_up:
         return None
     try:
-        from . import gpu
+        from . import triton_engine
     except Exception as error:  # a broken build of triton fails in any way
         logger.info("blur runs without triton (%s): the level stack does its work", error)
         return None
-    return gpu
+    return triton_engine
 
 
 @functools.cache
@@ -104,7 +105,7 @@ def _on_a_gpu(image: Tensor, radius_px: Tensor) -> tuple[str, str]:
 
 
 def _tried(kind: str, image: Tensor, radius_px: Tensor, on_progress: Callable | None) -> Tensor | None:
-    """The gpu engine's blur; None, and never again, where triton cannot compile or start it on this card."""
+    """Blur by engine "gpu"; None, and never again, where triton cannot compile or start it on this card."""
     try:
         return getattr(_triton_engine(), kind)(image, radius_px, on_progress)
     except _broken_triton() as error:
@@ -158,8 +159,8 @@ def scatter(
     """Blur where each source pixel spreads its light over the disc, or the shape, of its own radius.
 
     image: `(B, C, H, W)`, or one picture for all; radius_px: `(B, H, W)`; both as in `gather`. What leaves
-    the frame is lost. margin_px: as in `stack.scatter`. engine, on_progress, result and errors: as in
-    `gather`.
+    the frame is lost. margin_px: as in `torch_stack.scatter`. engine, on_progress, result and
+    errors: as in `gather`.
     """
     return _blurred("scatter", image, radius_px, shape, engine, on_progress, margin_px=margin_px)
 
@@ -199,20 +200,20 @@ def _blurred(
         return torch.cat(pictures)
     image = _for_each(image, radius_px, operator)
     if engine == "stack":
-        return getattr(stack, operator)(image, radius_px, on_progress, shape=shape, **margin)
+        return getattr(torch_stack, operator)(image, radius_px, on_progress, shape=shape, **margin)
     if shape is not None and not shape.is_disc:
         raise ValueError(f'The blur engine "{engine}" knows only the disc: use "stack" or "auto" for shapes.')
     if engine == "gpu":
-        gpu = _triton_engine()
-        if gpu is None:
+        triton_engine = _triton_engine()
+        if triton_engine is None:
             raise ValueError('The blur engine "gpu" needs triton: pip install triton, or use "auto".')
-        return getattr(gpu, operator)(image, sizes, on_progress)
-    cpu = _numba_engine()
-    if cpu is None:
+        return getattr(triton_engine, operator)(image, sizes, on_progress)
+    numba_engine = _numba_engine()
+    if numba_engine is None:
         raise ValueError('The blur engine "cpu" needs numba: pip install numba, or use "auto".')
     if operator == "scatter":
-        cpu = _numba_scatter()
-    return getattr(cpu, operator)(image, sizes, on_progress)
+        numba_engine = _numba_scatter()
+    return getattr(numba_engine, operator)(image, sizes, on_progress)
 
 
 def _for_each(image: Tensor, radius_px: Tensor, operator: str) -> Tensor:

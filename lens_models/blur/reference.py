@@ -97,7 +97,8 @@ def scatter(
 ) -> Tensor:
     """Each source pixel spreads its light over the disc, or the shape, of its own radius.
 
-    What leaves the frame is lost. Shapes, types and cost as in `gather`; margin_px as in `stack.scatter`.
+    What leaves the frame is lost. Shapes, types and cost as in `gather`; margin_px as in
+    `torch_stack.scatter`.
     """
     reach, taps = _all_taps(radius_px, shape, margin_px)
     height, width = image.shape[-2:]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import blur
-from ..blur import stack
+from ..blur import torch_stack
 from ..camera import Camera, Focus, coc_px
 from ..memory import in_bands
 from ..progress import Progress, progress_within
@@ -66,7 +66,7 @@ def composite(
         cap = largest_radius_px(max_radius_px, height, width)
         radius = (coc_px(layer.depth_m, focus, camera, width) / 2.0).clamp(-cap, cap)
         radius = radius if shape else radius.abs()
-        reach = stack.reach_px(radius, shape)
+        reach = torch_stack.reach_px(radius, shape)
         report = progress_within(on_progress, done, done + 1, len(layers))
         laid = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
         if whole:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..camera import broadcast_batch
-from ..weights import fill, read_weights
+from ..weights import load_strict, read_weights
 
 #: Channels after each of the five ReLUs.
 CHANNELS = (64, 192, 384, 256, 256)
@@ -101,7 +101,7 @@ def load_lpips(trunk: str | Path | Mapping[str, Any], heads: str | Path | Mappin
         found |= part
     with torch.device("meta"):
         network = LPIPS()
-    fill(network, found, "AlexNet with LPIPS's weights")
+    load_strict(network, found, "AlexNet with LPIPS's weights")
     return network.eval().requires_grad_(False)
 
 

@@ -19,11 +19,11 @@ _ROUNDING_MM = 1.0
 @dataclass(frozen=True)
 class PhotoCamera:
     """camera: f-number, focal length and the sensor the whole photo spans. distance_m: subject distance in
-    metres, 0 = unknown. told: camera, lens and exposure in words. warnings: a sentence per assumption."""
+    metres, 0 = unknown. summary: camera, lens and exposure in words. warnings: a sentence per assumption."""
 
     camera: Camera
     distance_m: float
-    told: str
+    summary: str
     warnings: list[str]
 
 
@@ -80,7 +80,9 @@ def camera_of_photo(
             "with Focus Point."
         )
     camera = Camera(float(n), float(focal), float(width_mm), float(height_mm))
-    return PhotoCamera(camera, float(distance), _told(exif, camera, distance, width_px, height_px), warnings)
+    return PhotoCamera(
+        camera, float(distance), _summary(exif, camera, distance, width_px, height_px), warnings
+    )
 
 
 def _span_mm(exif: PhotoExif, focal_mm: float, width_px: int, height_px: int) -> float | None:
@@ -98,7 +100,7 @@ def _span_mm(exif: PhotoExif, focal_mm: float, width_px: int, height_px: int) ->
     return focal_mm * FULL_FRAME_DIAGONAL_MM / (exif.focal_35mm * shape)
 
 
-def _told(exif: PhotoExif, camera: Camera, distance_m: float, width_px: int, height_px: int) -> str:
+def _summary(exif: PhotoExif, camera: Camera, distance_m: float, width_px: int, height_px: int) -> str:
     framed = camera.framed(width_px, height_px)
     names = ", ".join(filter(None, (exif.camera_name, exif.lens))) or "Camera unknown"
     exposure = f", {exposure_label(exif.exposure_s)}" if exif.exposure_s else ""

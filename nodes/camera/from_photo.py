@@ -101,7 +101,7 @@ class CameraFromPhotoNode(io.ComfyNode):
             sensor=SENSORS.get(sensor),
             distance_m=distance_m,
         )
-        told = say(cls, found.told, [*warnings, *found.warnings])
+        told = say(cls, found.summary, [*warnings, *found.warnings])
         return io.NodeOutput(image, mask, found.camera, found.distance_m, ui=told)
 
 

@@ -18,7 +18,7 @@ from lens_models.focus.predictor import load_predictor
 from lens_models.generator.card import read_card
 from lens_models.generator.exif_embedding import ExifEmbedding, exif_embedding_from, load_exif_embedding
 from lens_models.generator.schedule import FOUR_STEPS
-from lens_models.weights import fill, read_weights
+from lens_models.weights import load_strict, read_weights
 
 from ..config.load import ConfigError, find_config
 from ..config.run import Config, load_config
@@ -182,7 +182,7 @@ class Kit:
         else:
             with torch.device("meta"):
                 unet = build_unet(state.unet_config)
-            fill(unet, state.tensors["generator"], f"The generator of {path}")
+            load_strict(unet, state.tensors["generator"], f"The generator of {path}")
         head = state.tensors.get("exif")
         head = None if head is None else self._ready(exif_embedding_from(head, str(path)))
         return StudentNetwork(self._ready(unet, self._dtype), state.timesteps, head)
@@ -259,7 +259,7 @@ class Kit:
         merge(unet, read_weights(given.lora).tensors, given.lora_alpha)
         tokens = CameraTokens(unet.config.cross_attention_dim)
         read = read_weights(given.tokens)
-        fill(tokens, {name: t.float() for name, t in read.tensors.items()}, read.name)
+        load_strict(tokens, {name: t.float() for name, t in read.tensors.items()}, read.name)
         told = folder / "scheduler" / "scheduler_config.json"
         kind = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
         return (

@@ -29,7 +29,7 @@ from lens_models.generator import export_metadata
 from lens_models.generator.card import PUBLIC_DMD2_LICENCE
 from lens_models.generator.exif_embedding import INPUTS, ExifEmbedding, exif_embedding_from, head_tensors
 from lens_models.generator.schedule import FOUR_STEPS
-from lens_models.weights import damaged, fill, read_metadata, read_weights, without_prefix
+from lens_models.weights import damaged, load_strict, read_metadata, read_weights, without_prefix
 
 from ..data.packed import file_hash
 from ..networks.sdxl_unet import build_unet
@@ -200,7 +200,7 @@ def export_generator(
     """
     run = run or Run()
     with torch.device("meta"):
-        fill(build_unet(unet_config), tensors, "The generator")
+        load_strict(build_unet(unet_config), tensors, "The generator")
     content = {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
     header = {**run.header, "precision": dtype}
     if exif is not None:
@@ -257,7 +257,7 @@ def predictor_from(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | 
             predictor = FocusPredictor(network, **settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"The focus predictor's settings are of another version: {error}.") from error
-    fill(predictor, {name: tensor.float() for name, tensor in tensors.items()}, "The focus predictor")
+    load_strict(predictor, {name: tensor.float() for name, tensor in tensors.items()}, "The focus predictor")
     return predictor.eval()
 
 

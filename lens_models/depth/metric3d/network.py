@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...weights import fill, read_weights, without_prefix
+from ...weights import load_strict, read_weights, without_prefix
 from . import preprocess
 from .config import PATCH_PX, Metric3DConfig
 from .dinov2 import VisionTransformer
@@ -136,16 +136,16 @@ class Metric3Dv2(nn.Module):
         """Depth of pictures in metres, `(B, H, W)`, > 0, differentiable.
 
         radiance_srgb: `(B, 3, H, W)` sRGB 0..1. fx_px: their focal length in px, a number or `(B,)`.
-        options: canvas, sky_m, guided, chunk, on_progress of `preprocess.estimate`.
+        options: canvas, sky_m, guided, chunk, on_progress of `preprocess.infer`.
         """
-        return preprocess.estimate(self, radiance_srgb, fx_px, **options).depth_m
+        return preprocess.infer(self, radiance_srgb, fx_px, **options).depth_m
 
     def estimate_maps(self, radiance_srgb: Tensor, fx_px: float | Tensor, **options) -> Estimate:
         """`estimate` with confidence, normals and their certainty, at the pictures' size."""
-        return preprocess.estimate(self, radiance_srgb, fx_px, maps=True, **options)
+        return preprocess.infer(self, radiance_srgb, fx_px, maps=True, **options)
 
 
-def recognised(
+def config_from_weights(
     weights: Mapping[str, Tensor], *, heads: int | None = None, iterations: int | None = None
 ) -> Metric3DConfig:
     """The configuration that weights (without prefix) belong to, from their shapes.
@@ -194,14 +194,14 @@ def load_metric3d(
     """A Metric3Dv2 with its weights, in evaluation mode, on the CPU (or where the given weights are).
 
     path_or_state_dict: `.pth` as published, `.safetensors`, or the weights themselves, which are then used
-        and not copied; names with or without `depth_model.`. The size is recognised from the shapes.
-    heads, iterations: see `recognised`; only unpublished sizes need them.
+        and not copied; names with or without `depth_model.`. The size is recognised by the shapes.
+    heads, iterations: see `config_from_weights`; only unpublished sizes need them.
     Raises FileNotFoundError, and ValueError for a damaged file and for weights of another network.
     """
     weights, _, source = read_weights(path_or_state_dict)
     try:
         weights = without_prefix(weights, _LANDMARK)
-        config = recognised(weights, heads=heads, iterations=iterations)
+        config = config_from_weights(weights, heads=heads, iterations=iterations)
     except KeyError as missing:
         some = ", ".join(list(weights)[:3]) or "nothing"
         raise ValueError(
@@ -210,7 +210,7 @@ def load_metric3d(
         ) from missing
     with torch.device("meta"):
         network = Metric3Dv2(config)
-    fill(
+    load_strict(
         network,
         weights,
         f"{source}, read as Metric3Dv2 {config.embed_dim} wide with {config.depth} {config.ffn} blocks,",

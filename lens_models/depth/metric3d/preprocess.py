@@ -159,7 +159,7 @@ def metres_from_canonical(depth: Tensor, fx_px: Tensor, scale: float, sky_m: flo
     """Metres from the network's answer: metres = answer · fx_px · scale / 1000, held in 0.01..300.
 
     depth: `(B, H, W)` for the canonical camera. fx_px: `(B,)` focal length in px of the original picture.
-    scale: canvas px per picture px. sky_m: see `estimate`.
+    scale: canvas px per picture px. sky_m: see `infer`.
     """
     per_canonical = (fx_px * (scale / CANONICAL_FX_PX)).to(depth)[:, None, None]
     metres = depth * per_canonical
@@ -170,7 +170,7 @@ def metres_from_canonical(depth: Tensor, fx_px: Tensor, scale: float, sky_m: flo
     return torch.where(sky, torch.full_like(held, torch.inf), held)
 
 
-def estimate(
+def infer(
     network: Network,
     radiance_srgb: Tensor,
     fx_px: float | Tensor,

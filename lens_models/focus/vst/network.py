@@ -134,7 +134,7 @@ class VisualSaliencyTransformer(nn.Module):
         return self.decoder(saliency, contour, tasks, eighth, quarter)
 
 
-def config_of(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> VSTConfig:
+def config_from_weights(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> VSTConfig:
     """The sizes of a state dict, read from its shapes.
 
     heads: shapes do not tell it. None takes width / 64 as the published model has, and width / 16 for small
@@ -182,7 +182,7 @@ def load_vst(
 
     path_or_state_dict: .safetensors or a torch file (`RGBD_VST.pth`), bare or wrapped in `state_dict`, with
         or without the prefix `module.`; or such a state dict.
-    heads: attention heads at 1/16; None takes width / 64 (see `config_of`).
+    heads: attention heads at 1/16; None takes width / 64 (see `config_from_weights`).
     Raises FileNotFoundError, and ValueError, in a sentence, for a file that is damaged or of another model.
     """
     weights = read_weights(path_or_state_dict)
@@ -195,7 +195,7 @@ def vst_from(
     """`load_vst` of tensors without prefix; `name` is what the sentences call them."""
     refuse_other_models(tensors, name)
     try:
-        config = config_of(tensors, heads=heads)
+        config = config_from_weights(tensors, heads=heads)
         with torch.device("meta"):
             network = VisualSaliencyTransformer(config)
     except (KeyError, IndexError) as error:

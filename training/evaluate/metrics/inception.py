@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lens_models.weights import fill, read_weights
+from lens_models.weights import load_strict, read_weights
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 FEATURES = 2048
@@ -180,5 +180,5 @@ def load_inception(source: str | Path | Mapping[str, Any]) -> FIDInception:
         network = FIDInception()
     counters = (key for key in network.state_dict() if key.endswith(_COUNTER))
     found |= {key: torch.zeros(()) for key in counters}  # only training counts, and not every file has them
-    fill(network, found, f"{read.name}, taken for Inception-v3,")
+    load_strict(network, found, f"{read.name}, taken for Inception-v3,")
     return network.eval().requires_grad_(False)

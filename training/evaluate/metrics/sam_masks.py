@@ -78,7 +78,7 @@ class SamMasks:
                 if on_progress is not None:
                     on_progress("masks", done + 1, len(batches))
             logits, scores, boxes = (torch.cat(parts) for parts in zip(*found, strict=True))
-            kept = suppressed(boxes, scores, options.box_overlap)
+            kept = nms(boxes, scores, options.box_overlap)
             masks = [wide > 0.0 for wide in _full_size(logits[kept], seen, side, size)]
             masks = torch.cat(masks) if masks else srgb.new_zeros((0, *size), dtype=torch.bool)
             return tidied(masks, options.smallest_region, options.box_overlap)
@@ -142,7 +142,7 @@ def boxes_of(masks: Tensor) -> Tensor:
     return torch.stack([left, top, right, bottom], dim=1)
 
 
-def suppressed(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
     """Non-maximum suppression: places of the boxes that stay, best score first, `(M,)` int64.
 
     A box goes when its IoU with a better one that stays is above `overlap`. boxes: `(N, 4)`, see `boxes_of`.
@@ -159,7 +159,7 @@ def suppressed(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
     return order[alive]
 
 
-def regions(mask: Tensor) -> Tensor:
+def connected_components(mask: Tensor) -> Tensor:
     """Connected regions, corners included: `(H, W)` bool to int64, 0 outside, else one number per region."""
     height, width = mask.shape
     exact = torch.float32 if mask.numel() < _EXACT_IN_FLOAT32 else torch.float64
@@ -179,10 +179,10 @@ def without_small_regions(mask: Tensor, smallest: int) -> Tensor:
 
     Of a mask that is specks alone the largest stays.
     """
-    holes = regions(~mask)
+    holes = connected_components(~mask)
     areas = torch.bincount(holes.flatten())
     mask = mask | ((holes > 0) & (areas[holes] < smallest))
-    specks = regions(mask)
+    specks = connected_components(mask)
     areas = torch.bincount(specks.flatten())
     areas[0] = 0
     return (specks > 0) & (areas[specks] >= min(smallest, int(areas.max())))
@@ -197,7 +197,7 @@ def tidied(masks: Tensor, smallest: int, overlap: float) -> Tensor:
         return masks
     tidy = torch.stack([without_small_regions(mask, smallest) for mask in masks])
     unchanged = (tidy == masks).flatten(1).all(dim=1)
-    return tidy[suppressed(boxes_of(tidy), unchanged.double(), overlap)]
+    return tidy[nms(boxes_of(tidy), unchanged.double(), overlap)]
 
 
 def _full_size(logits: Tensor, seen: tuple[int, int], side: int, size: tuple[int, int]):

@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from .. import disc
 from ..shape import ApertureShape
 from .family import zones
+from .fft_shaped import ShapedPlan
 from .plan import DiscPlan, Plan
-from .shaped import ShapedPlan
 
 Progress = Callable[[int, int], None]
 

@@ -1,4 +1,4 @@
-"""Scatter by spans for CPUs, compiled by numba: the transpose of the gather in `cpu.py`, forward only.
+"""Scatter by spans for CPUs, compiled by numba: the transpose of `numba_gather.py`, forward only.
 
 The pixels of a row that use a level spread it together. Each row of the level's disc is a difference of
 their running sums (float64: a highlight leaves its dark neighbours exact) and a short list of weighted
@@ -22,7 +22,7 @@ from numba import prange
 from torch import Tensor
 
 from .. import disc
-from .cpu import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken
+from .numba_gather import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken
 
 Progress = Callable[[int, int], None]
 
@@ -45,10 +45,10 @@ _TURN_FROM = 16.0
 
 
 def _compiled(**how: bool) -> Callable:
-    """Under a module name of its own for numba's cache on disk, as in `cpu.py`."""
+    """Under a module name of its own for numba's cache on disk, as in `numba_gather.py`."""
 
     def decorate(kernel: Callable) -> Callable:
-        kernel.__module__ = "fine_defocus_blur_cpu_scatter"
+        kernel.__module__ = "fine_defocus_blur_numba_scatter"
         sys.modules.setdefault(kernel.__module__, ModuleType(kernel.__module__))
         return numba.njit(fastmath=True, boundscheck=False, **how)(kernel)
 

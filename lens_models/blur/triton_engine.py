@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import disc
-from .gpu_kernels import TILE_X, TILE_Y, WARPS, collect, spread
+from .triton_kernels import TILE_X, TILE_Y, WARPS, collect, spread
 
 Progress = Callable[[int, int], None]
 #: Discs of this reach and more are summed by runs of their rows, px: below, their ring is most of them.

@@ -138,7 +138,7 @@ def _gather_band(padded, prefix, reach, radius, variance, half, first, taps, sca
 
 # numba's cache on disk loads a kernel's module by name, and ComfyUI names this module after the pack's
 # folder: under a name of its own the cache also serves a renamed folder, and tests and ComfyUI alike
-_gather_band.__module__ = "fine_defocus_blur_cpu"
+_gather_band.__module__ = "fine_defocus_blur_numba_gather"
 sys.modules.setdefault(_gather_band.__module__, ModuleType(_gather_band.__module__))
 _gather_band = numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)(_gather_band)
 
