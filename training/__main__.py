@@ -29,14 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from .curate.command import add as add_curate
     from .evaluate.command import add as add_evaluate
-    from .people.labelling.command import add as add_label
     from .people.study.command import add as add_study
 
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         add_curate,
-        add_label,
         _add_stage,
         add_evaluate,
         add_study,

@@ -212,7 +212,7 @@ def project() -> Path:
 
 def study() -> Path:
     """The Python that serves the page of the human study, without torch, made when missing."""
-    requirements = REPO / "training" / "study" / "requirements.txt"
+    requirements = REPO / "training" / "people" / "study" / "requirements.txt"
     digest = _digest(platform.python_version(), _requirements(requirements))
     folder = CACHE / "study"
     with _lock():

@@ -25,15 +25,14 @@ from training.curate.classifier.net import (
 )
 from training.curate.classifier.samples import (
     Sample,
-    blur_all,
+    convolve,
+    degraded,
+    example,
     from_masks,
-    from_table,
-    learned,
     shake_kernel,
     split,
-    spoiled,
 )
-from training.curate.classifier.train import Training, calibrated, findings_of, train
+from training.curate.classifier.train import Training, calibrate, evaluate, train
 from training.curate.flow import Engine, read_done
 from training.curate.options import Blur, Caption, Curation, Photo
 from training.curate.pixels import crops
@@ -149,10 +148,10 @@ def test_a_shake_keeps_the_light_and_blurs():
         assert kernel.min() >= 0
         assert kernel.shape[0] <= length + 5
     flat = torch.full((1, 3, 20, 30), 0.4)
-    assert torch.allclose(blur_all(flat, kernel), flat, atol=1e-4)  # an FFT in float32
+    assert torch.allclose(convolve(flat, kernel), flat, atol=1e-4)  # an FFT in float32
     point = torch.zeros(1, 3, 41, 41)
     point[..., 20, 20] = 1.0
-    spread = blur_all(point, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    spread = convolve(point, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
     assert spread[0, 0].argmax().item() == 19 * 41 + 20  # one up, as the kernel says
 
 
@@ -166,28 +165,23 @@ def test_samples_and_their_masks(tmp_path):
     Image.fromarray(half).save(tmp_path / "masks" / "a.png")
     (sample,) = from_masks(tmp_path / "photos", tmp_path / "masks", "desirable")
     options = Blur(crop_px=64, crops=1)
-    found = learned(sample, options)
+    found = example(sample, options)
     assert found.label == CLASSES.index("desirable")
     assert found.views.shape == (2, 3, 64, 64)
     assert found.blurred[1].mean().item() == pytest.approx(
         0.5, abs=0.01
     )  # the centre crop, half of it blurred
-    mirrored = learned(sample, options, np.random.default_rng(1))
+    mirrored = example(sample, options, np.random.default_rng(1))
     assert mirrored.blurred.shape == (2, 64, 64)
-    assert learned(Sample(sample.path, 0), options).blurred.max() == 0
-    assert learned(Sample(sample.path, 1), options).blurred.isnan().all()
-    bad = spoiled(sample, options, np.random.default_rng(0))
+    assert example(Sample(sample.path, 0), options).blurred.max() == 0
+    assert example(Sample(sample.path, 1), options).blurred.isnan().all()
+    bad = degraded(sample, options, np.random.default_rng(0))
     assert bad.label == CLASSES.index("undesirable")
-    sharp = learned(sample, options).views[1].float()
+    sharp = example(sample, options).views[1].float()
     assert bad.views[1].float().diff(dim=-1).square().mean() < 0.5 * sharp.diff(dim=-1).square().mean()
     photo(tmp_path / "photos" / "b.jpg")
     with pytest.raises(ValueError, match=r"1 of 2 photos .* have no mask"):
         from_masks(tmp_path / "photos", tmp_path / "masks", "desirable")
-    (tmp_path / "hand.csv").write_text("path,label\nphotos/a.jpg,none\n")
-    assert from_table(tmp_path / "hand.csv") == [Sample(str(tmp_path / "photos/a.jpg"), 0)]
-    (tmp_path / "hand.csv").write_text("path,label\nphotos/a.jpg,sharp\n")
-    with pytest.raises(ValueError, match=r"Line 2 of hand\.csv"):
-        from_table(tmp_path / "hand.csv")
 
 
 def test_the_split_follows_from_the_names():
@@ -205,13 +199,13 @@ def test_thresholds_reach_the_precision():
     certain = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.55])
     logits = torch.stack([certain.log(), ((1 - certain) / 2).log(), ((1 - certain) / 2).log()], dim=1)
     labels = torch.tensor([0, 0, 0, 1, 2])
-    found = calibrated(logits, labels, 0.95)
-    told = findings_of(logits, labels, found, 5, [])
+    found = calibrate(logits, labels, 0.95)
+    told = evaluate(logits, labels, found, 5, [])
     assert told.confusion == [[3, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
     assert told.precision["none"] == 1.0
     assert told.precision["desirable"] is None
     assert found.thresholds[1] > 1.0
-    tied = calibrated(logits[:1].expand(5, -1), labels, 0.95)  # all equally certain: none may be called
+    tied = calibrate(logits[:1].expand(5, -1), labels, 0.95)  # all equally certain: none may be called
     assert tied.thresholds[0] > 1.0
 
 
@@ -339,15 +333,15 @@ def test_models_are_never_downloaded(tmp_path, section):
 
 
 def test_unknown_maps_teach_nothing():
-    from training.curate.classifier.samples import Learned
+    from training.curate.classifier.samples import Example
     from training.curate.classifier.train import loss_of
 
     torch.manual_seed(0)
     network = BlurNet(TINY).eval()
     views = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
     setting = Training(output="x", device="cpu", tiny=True)
-    silent = loss_of(network, [Learned(views, 1, torch.full((2, 32, 32), math.nan))], setting)
-    told = loss_of(network, [Learned(views, 1, torch.ones(2, 32, 32))], setting)
+    silent = loss_of(network, [Example(views, 1, torch.full((2, 32, 32), math.nan))], setting)
+    told = loss_of(network, [Example(views, 1, torch.ones(2, 32, 32))], setting)
     with torch.no_grad():
         logits, maps = network(views[None] / 255.0)
         mapped = torch.nn.functional.softplus(-maps).mean()

@@ -18,8 +18,7 @@ from PIL import Image
 from training.people.study import command
 from training.people.study.draw import draw, ours_is_left
 from training.people.study.manifest import ManifestError, read_manifest
-from training.people.study.plot import _BAR, preference_plot
-from training.people.study.results import preferences, summary
+from training.people.study.results import Preference, preference_plot, preferences, summary, write_results
 from training.people.study.store import DuplicateVote, Store, Vote, VoteError, participant_code
 
 ROOT = Path(__file__).parents[2]
@@ -271,14 +270,22 @@ def test_results_as_files(tmp_path, manifest, capsys):
 
 
 def test_bars_are_as_long_as_their_shares():
-    rows = [("Whole", 1.0, 0.8, 1.0, 20), ("Half", 0.5, 0.3, 0.7, 20), ("None yet", None, None, None, 0)]
-    pixels = np.asarray(preference_plot(rows, "Ours chosen over"))
-    bar = (pixels == np.array(_BAR)).all(axis=-1)
-    lengths = sorted({int(count) for count in bar.sum(axis=1) if count}, reverse=True)
-    # whiskers, lines of chance and caps cover a few columns of some rows
-    assert lengths[0] == pytest.approx(2 * max(n for n in lengths if n < 0.75 * lengths[0]), abs=4)
-    with pytest.raises(ValueError, match="need 200"):
-        preference_plot([("a" * 200, 0.5, 0.4, 0.6, 9)])
+    rows = [
+        Preference("b0", "Whole", 20, 20, 1.0, 0.8, 1.0),
+        Preference("b1", "Half", 20, 10, 0.5, 0.3, 0.7),
+        Preference("b2", "None yet", 0, 0, None, None, None),
+    ]
+    (axes,) = preference_plot(rows, "Ours chosen over").axes
+    assert [bar.get_width() for bar in axes.patches] == [1.0, 0.5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Whole", "Half", "None yet"]
+    assert {text.get_text() for text in axes.texts} == {"100.0% of 20", "50.0% of 20", "no votes yet"}
+
+
+def test_without_matplotlib_there_is_no_plot_but_a_table(manifest, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    store = Store(tmp_path / "votes.sqlite", read_manifest(manifest))
+    assert [path.name for path in write_results(store, tmp_path / "out")] == ["study.json", "study.md"]
+    assert "python -m pip install matplotlib" in caplog.text
 
 
 def test_nothing_here_needs_torch_or_gradio():

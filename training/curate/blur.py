@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from ..data.packed import file_hash
 from .classifier.net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
@@ -24,7 +23,7 @@ from .flow import (
     write_settings,
 )
 from .options import Blur, Curation
-from .pixels import crops, thumbnail, to_tensor
+from .pixels import views_of
 from .rules import DEEP, SHALLOW
 from .seeing import Seeing
 
@@ -50,13 +49,6 @@ def run(config: Curation, before: Done, engine: Engine, progress: Progress | Non
     )
     write_settings(config, done)
     return done
-
-
-def views(picture: Any, options: Blur) -> Tensor:
-    """The thumbnail and the crops of a Pillow picture, uint8 `(1 + crops, 3, side, side)`."""
-    side = options.crop_px
-    shown = [thumbnail(picture, side), *crops(picture, side, options.crops)]
-    return torch.stack([to_tensor(view) for view in shown])
 
 
 def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
@@ -88,14 +80,15 @@ class Worker(Seeing):
         self.network.to(self.device)
 
     def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
-        seen = torch.stack([views(picture, self.config.blur) for picture in pictures])
+        options = self.config.blur
+        views = torch.stack([views_of(picture, options.crop_px, options.crops) for picture in pictures])
         with torch.inference_mode():
-            logits, _ = self.network(seen.to(self.device).float() / 255.0)
+            logits, _ = self.network(views.to(self.device).float() / 255.0)
         told = self.calibration.probabilities(logits).cpu().tolist()
         return [self._verdict(row, probabilities) for row, probabilities in zip(rows, told, strict=True)]
 
     def _verdict(self, row: dict[str, Any], probabilities: list[float]) -> dict[str, Any]:
-        called = self.calibration.called(probabilities)
+        called = self.calibration.predict(probabilities)
         wanted = WANTED[row["set"]]
         columns = {f"p_{name}": p for name, p in zip(CLASSES, probabilities, strict=True)}
         columns |= {"blur": called, "blur_p": columns[f"p_{wanted}"]}

@@ -85,6 +85,13 @@ def thumbnail(picture: Any, side: int) -> Any:
     return ImageOps.pad(picture, (side, side))
 
 
+def views_of(picture: Any, side: int, count: int, places: list[tuple[float, float]] | None = None) -> Tensor:
+    """The thumbnail and the crops of a Pillow picture, uint8 `(1 + count, 3, side, side)`; see `crops`."""
+    return torch.stack(
+        [to_tensor(view) for view in (thumbnail(picture, side), *crops(picture, side, count, places))]
+    )
+
+
 def crops(picture: Any, side: int, count: int, places: list[tuple[float, float]] | None = None) -> list[Any]:
     """Squares in the photo's own pixels: the centre, the corners, then a grid; smaller photos are padded.
 

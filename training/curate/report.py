@@ -54,7 +54,7 @@ def write_report(config: Curation) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stages = [_counted(config, done) for done in _done(config)]
     pieces = ["<!doctype html><meta charset=utf-8><title>Curation</title>", _STYLE, "<h1>Curation</h1>"]
-    pieces.append(_saved(folder, "stages", charts.bars("Photos after each stage", _funnel(stages))))
+    pieces.append(_saved(folder, "stages", charts.stacked_bars("Photos after each stage", _funnel(stages))))
     pieces.append(_table(stages))
     for stage in stages:
         pieces.append(f"<h2>{stage.name}</h2><p>{stage.kept:,} kept, {stage.dropped:,} dropped</p>")
@@ -157,7 +157,7 @@ def _charts(stage: _Stage) -> Iterator[tuple[str, Any]]:
             (reason, {"kept" if kept else "dropped": count})
             for (kept, reason), count in stage.reasons.most_common(_REASONS)
         ]
-        yield "reasons", charts.bars(f"{stage.name}: reasons and remarks", rows)
+        yield "reasons", charts.stacked_bars(f"{stage.name}: reasons and remarks", rows)
     for name, title, counter, edges in (
         ("f_number", "f-number, from", stage.f_numbers, _F_EDGES),
         ("focal", "focal length, from, mm", stage.focals, _FOCAL_EDGES),
@@ -179,7 +179,7 @@ def _charts(stage: _Stage) -> Iterator[tuple[str, Any]]:
             (maker, {kind: stage.makers[maker, kind] for kind in kinds})
             for maker, _ in totals.most_common(_MAKERS)
         ]
-        yield "makers", charts.bars(f"{stage.name}: camera makers", rows)
+        yield "makers", charts.stacked_bars(f"{stage.name}: camera makers", rows)
 
 
 def _tiles(config: Curation, stage: _Stage, kept: bool) -> list[tuple[Any, str]]:
@@ -214,10 +214,9 @@ def _table(stages: list[_Stage]) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def _saved(folder: Path, name: str, picture: Any) -> str:
-    picture.save(folder / f"{name}.png")
-    words = html.escape(name.replace("_", " "))
-    return f'<p><img src="{name}.png" alt="{words}" width="{picture.width}" height="{picture.height}">'
+def _saved(folder: Path, name: str, figure: Any) -> str:
+    figure.savefig(folder / f"{name}.png")
+    return f'<p><img src="{name}.png" alt="{html.escape(name.replace("_", " "))}">'
 
 
 _STYLE = """<style>

@@ -156,7 +156,7 @@ class BlurNet(nn.Module):
 
 @dataclass(frozen=True)
 class Calibration:
-    """temperature: divides the logits. thresholds: least probability of each class to be called it."""
+    """temperature: divides the logits. thresholds: least probability of each class to be given to a photo."""
 
     temperature: float = 1.0
     thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -165,10 +165,10 @@ class Calibration:
         """`(..., 3)`."""
         return (logits.float() / self.temperature).softmax(-1)
 
-    def called(self, probabilities: Sequence[float]) -> str | None:
+    def predict(self, probabilities: Sequence[float]) -> str | None:
         """The most probable class, or None where it is not certain enough.
 
-        >>> Calibration().called([0.6, 0.3, 0.1]), Calibration().called([0.4, 0.3, 0.3])
+        >>> Calibration().predict([0.6, 0.3, 0.1]), Calibration().predict([0.4, 0.3, 0.3])
         ('none', None)
         """
         best = max(range(len(CLASSES)), key=lambda k: probabilities[k])

@@ -1,11 +1,10 @@
-"""Photos to learn blur from: folders of labelled ones, and spoiled copies of sharp ones."""
+"""Photos to learn blur from: folders of labelled ones, and degraded copies of sharp ones."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from lens_models.disc import disc_kernel
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
 from ..options import Blur
-from ..pixels import open_photo, thumbnail, to_tensor
+from ..pixels import open_photo, to_tensor, views_of
 from .net import CLASSES
 
 NONE, DESIRABLE, UNDESIRABLE = range(len(CLASSES))
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-#: Long side of the photos that are spoiled, px: on more pixels, larger kernels look the same and cost more.
-_SPOILED_PX = 2048
+#: Long side of the photos that are degraded, px: on more pixels, larger kernels look the same and cost more.
+_DEGRADED_PX = 2048
 #: Longest shake and largest disc, as a share of the photo's long side.
 _MOST_SHAKE, _MOST_DISC = 0.03, 0.012
 _LEAST_SHAKE_PX, _LEAST_DISC_PX = 7.0, 3.0
@@ -42,10 +41,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What the network is shown: views uint8 `(V, 3, S, S)`, label, where the views are blurred.
+class Example:
+    """An input of the network with its targets: views uint8 `(V, 3, S, S)`, label, where they are blurred.
 
-    blurred: 0..1 `(V, S, S)`, NaN where nobody knows.
+    blurred: 0..1 `(V, S, S)`, NaN where it is not known.
     """
 
     views: Tensor
@@ -53,17 +52,17 @@ class Learned:
     blurred: Tensor
 
 
-def photos_in(folder: str | Path) -> list[str]:
+def list_photos(folder: str | Path) -> list[str]:
     """All pictures below a folder, in order. Raises FileNotFoundError without any."""
-    found = [str(p) for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in _ENDINGS]
-    if not found:
+    paths = [str(path) for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in _ENDINGS]
+    if not paths:
         raise FileNotFoundError(f"There are no pictures in {folder}.")
-    return found
+    return paths
 
 
 def from_folder(folder: str | Path, label: str) -> list[Sample]:
     """All pictures of one class."""
-    return [Sample(path, CLASSES.index(label)) for path in photos_in(folder)]
+    return [Sample(path, CLASSES.index(label)) for path in list_photos(folder)]
 
 
 def from_masks(photos: str | Path, masks: str | Path, label: str) -> list[Sample]:
@@ -71,28 +70,14 @@ def from_masks(photos: str | Path, masks: str | Path, label: str) -> list[Sample
 
     Raises ValueError where masks are missing.
     """
-    there = {Path(path).stem: path for path in photos_in(masks)}
-    paths = photos_in(photos)
-    lacking = [path for path in paths if Path(path).stem not in there]
-    if lacking:
+    by_name = {Path(path).stem: path for path in list_photos(masks)}
+    paths = list_photos(photos)
+    missing = [path for path in paths if Path(path).stem not in by_name]
+    if missing:
         raise ValueError(
-            f"{len(lacking)} of {len(paths)} photos in {photos} have no mask, such as {lacking[0]}."
+            f"{len(missing)} of {len(paths)} photos in {photos} have no mask, such as {missing[0]}."
         )
-    return [Sample(path, CLASSES.index(label), there[Path(path).stem]) for path in paths]
-
-
-def from_table(file: str | Path) -> list[Sample]:
-    """Labels by hand: a CSV with the columns path and label; paths may be relative to the file."""
-    file = Path(file)
-    found = []
-    with file.open(encoding="utf-8", newline="") as lines:
-        for number, line in enumerate(csv.DictReader(lines), start=2):
-            if line.get("label") not in CLASSES or not line.get("path"):
-                raise ValueError(
-                    f"Line {number} of {file.name} must be path,label: one of {', '.join(CLASSES)}."
-                )
-            found.append(Sample(str(file.parent / line["path"]), CLASSES.index(line["label"])))
-    return found
+    return [Sample(path, CLASSES.index(label), by_name[Path(path).stem]) for path in paths]
 
 
 def split(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample], list[Sample]]:
@@ -107,17 +92,17 @@ def split(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[S
     return parts
 
 
-def learned(sample: Sample, options: Blur, random: np.random.Generator | None = None) -> Learned:
+def example(sample: Sample, options: Blur, random: np.random.Generator | None = None) -> Example:
     """The views of a sample; with `random`, crops at random places, mirrored half of the time."""
-    return _viewed(open_photo(sample.path), sample.label, _mask(sample), options, random)
+    return _example(open_photo(sample.path), sample.label, _mask(sample), options, random)
 
 
-def spoiled(sample: Sample, options: Blur, random: np.random.Generator) -> Learned:
+def degraded(sample: Sample, options: Blur, random: np.random.Generator) -> Example:
     """A sharp sample as a failed photo: shaken, or out of focus all over."""
     from PIL import Image
 
     photo = open_photo(sample.path)
-    photo.thumbnail((_SPOILED_PX, _SPOILED_PX), Image.Resampling.LANCZOS)
+    photo.thumbnail((_DEGRADED_PX, _DEGRADED_PX), Image.Resampling.LANCZOS)
     picture = to_tensor(photo).float()[None] / 255.0
     long = max(photo.size)
     if random.random() < 0.5:
@@ -127,8 +112,8 @@ def spoiled(sample: Sample, options: Blur, random: np.random.Generator) -> Learn
     else:
         radius = random.uniform(_LEAST_DISC_PX, max(_LEAST_DISC_PX, _MOST_DISC * long))
         kernel = torch.from_numpy(np.asarray(disc_kernel(radius), np.float32))
-    blurred = (blur_all(picture, kernel)[0].permute(1, 2, 0) * 255.0).round().clamp(0, 255).to(torch.uint8)
-    return _viewed(Image.fromarray(blurred.numpy()), UNDESIRABLE, 1.0, options, random)
+    blurred = (convolve(picture, kernel)[0].permute(1, 2, 0) * 255.0).round().clamp(0, 255).to(torch.uint8)
+    return _example(Image.fromarray(blurred.numpy()), UNDESIRABLE, 1.0, options, random)
 
 
 def shake_kernel(length_px: float, random: np.random.Generator) -> Tensor:
@@ -147,7 +132,7 @@ def shake_kernel(length_px: float, random: np.random.Generator) -> Tensor:
     return torch.from_numpy(kernel / kernel.sum())
 
 
-def blur_all(srgb: Tensor, kernel: Tensor) -> Tensor:
+def convolve(srgb: Tensor, kernel: Tensor) -> Tensor:
     """sRGB `(B, 3, H, W)` convolved with one kernel `(k, k)`, in linear light; borders replicate."""
     reach = kernel.shape[-1] // 2
     linear = srgb_to_linear(srgb)
@@ -166,7 +151,7 @@ def _mask(sample: Sample) -> Any:
     return 0.0 if sample.label == NONE else None
 
 
-def _viewed(photo: Any, label: int, mask: Any, options: Blur, random: np.random.Generator | None) -> Learned:
+def _example(photo: Any, label: int, mask: Any, options: Blur, random: np.random.Generator | None) -> Example:
     from PIL import Image, ImageOps
 
     if mask is not None and not isinstance(mask, float):
@@ -175,25 +160,9 @@ def _viewed(photo: Any, label: int, mask: Any, options: Blur, random: np.random.
         photo = ImageOps.mirror(photo)
         mask = ImageOps.mirror(mask) if isinstance(mask, Image.Image) else mask
     places = None if random is None else [tuple(random.random(2)) for _ in range(options.crops)]
-    seen = _stack(photo, options, places)
-    shape = (seen.shape[0], *seen.shape[2:])
+    views = views_of(photo, options.crop_px, options.crops, places)
     if isinstance(mask, Image.Image):
-        blurred = _stack(mask, options, places)[:, 0].float() / 255.0
+        blurred = views_of(mask, options.crop_px, options.crops, places)[:, 0].float() / 255.0
     else:
-        blurred = torch.full(shape, math.nan if mask is None else mask)
-    return Learned(seen, label, blurred)
-
-
-def _stack(picture: Any, options: Blur, places: list[tuple[float, float]] | None) -> Tensor:
-    from ..pixels import crops
-
-    side = options.crop_px
-    shown = [thumbnail(picture, side), *crops(picture, side, options.crops, places)]
-    return torch.stack([to_tensor(view) for view in shown])
-
-
-def shuffled(count: int, seed: int) -> Iterator[int]:
-    """0..count−1 in ever new orders."""
-    random = np.random.default_rng(seed)
-    while True:
-        yield from (int(i) for i in random.permutation(count))
+        blurred = torch.full_like(views[:, 0], math.nan if mask is None else mask, dtype=torch.float32)
+    return Example(views, label, blurred)

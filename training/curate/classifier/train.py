@@ -18,20 +18,9 @@ from torch.nn import functional
 from ...config.sections import Part, Positive
 from ..flow import write_text
 from ..options import Blur, Count, Share
+from .labels import read_labels
 from .net import CLASSES, TINY, BlurNet, Calibration, load_trunk, save_blur_net
-from .samples import (
-    NONE,
-    Learned,
-    Sample,
-    from_folder,
-    from_masks,
-    from_table,
-    learned,
-    photos_in,
-    shuffled,
-    split,
-    spoiled,
-)
+from .samples import NONE, Example, Sample, degraded, example, from_folder, from_masks, list_photos, split
 
 log = logging.getLogger("fine_defocus")
 
@@ -56,7 +45,12 @@ class Training(Part):
         description="none, desirable, undesirable: folders of photos, such as f/16 and f/1.8 pairs.",
     )
     masked: tuple[Masked, ...] = ()
-    tables: tuple[str, ...] = Field((), description="Labels by hand: CSV with path and label.")
+    tables: tuple[str, ...] = Field(
+        (), description="Labels by hand: CSV with path and label, or exports of Label Studio (CSV, JSON)."
+    )
+    photos: str | None = Field(
+        None, description="Folder with the photos of the tables; not given, the folder of each table."
+    )
     unlabelled: tuple[str, ...] = Field((), description="Folders for self-training.")
     trunk: str | None = Field(None, description="torchvision's weights of ResNeXt-50 32x4d.")
     tiny: bool = Field(False, description="A network of a few thousand weights, to try the machinery.")
@@ -66,7 +60,9 @@ class Training(Part):
     lr: Positive = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     map_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="Of the blur map's loss.")
-    spoiled: Share = Field(0.5, description="Share of the undesirable ones that are spoiled sharp photos.")
+    degraded: Share = Field(
+        0.5, description="Share of the undesirable ones that are sharp photos, degraded by shake or defocus."
+    )
     rounds: Annotated[int, Field(ge=0)] = Field(2, description="Of self-training, after the first.")
     certain: Share = Field(0.9, description="Least probability to label a photo by the network itself.")
     held_out: Share = Field(0.2, description="Half to calibrate with, half to test with.")
@@ -77,7 +73,7 @@ class Training(Part):
 
 @dataclass(frozen=True)
 class Findings:
-    """Of the held-out test photos: confusion[truth][called], the last column for "not certain"."""
+    """Of the held-out test photos: confusion[truth][predicted], the last column for "not certain"."""
 
     confusion: list[list[int]]
     precision: dict[str, float | None]
@@ -91,8 +87,12 @@ def train(config: Training) -> Findings:
     """Train, calibrate, test; writes weights, findings as JSON and the confusion matrix as PNG."""
     torch.manual_seed(config.seed)
     samples = read_samples(config)
-    learn, calibrate, test = split(samples, config.held_out)
-    for name, part in (("learn from", learn), ("calibrate with", calibrate), ("test with", test)):
+    training, calibration_set, test_set = split(samples, config.held_out)
+    for name, part in (
+        ("learn from", training),
+        ("calibrate with", calibration_set),
+        ("test with", test_set),
+    ):
         missing = [c for k, c in enumerate(CLASSES[:2]) if not any(s.label == k for s in part)]
         if missing:
             raise ValueError(f"There are no photos of {', '.join(missing)} to {name}: label more photos.")
@@ -101,19 +101,19 @@ def train(config: Training) -> Findings:
         load_trunk(network, config.trunk)
     network.to(config.device)
     pseudo: list[int] = []
-    extra: list[Sample] = []
+    confident: list[Sample] = []
     for number in range(config.rounds + 1):
-        fit(network, [*learn, *extra], config, config.seed + number)
+        fit(network, [*training, *confident], config, config.seed + number)
         if number < config.rounds and config.unlabelled:
-            extra = certain_ones(network, config)
-            pseudo.append(len(extra))
-            log.info("round %d: %d photos labelled by the network", number + 1, len(extra))
-    calibration = calibrated(*predictions(network, calibrate, config), config.precision)
-    found = findings_of(*predictions(network, test, config), calibration, len(samples), pseudo)
+            confident = confident_samples(network, config)
+            pseudo.append(len(confident))
+            log.info("round %d: %d photos labelled by the network", number + 1, len(confident))
+    calibration = calibrate(*predictions(network, calibration_set, config), config.precision)
+    findings = evaluate(*predictions(network, test_set, config), calibration, len(samples), pseudo)
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     save_blur_net(network.cpu(), calibration, config.output)
-    _write(found, Path(config.output))
-    return found
+    _write(findings, Path(config.output))
+    return findings
 
 
 def read_samples(config: Training) -> list[Sample]:
@@ -121,9 +121,10 @@ def read_samples(config: Training) -> list[Sample]:
     unknown = {*config.folders, *(m.label for m in config.masked)} - set(CLASSES)
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: the classes are {', '.join(CLASSES)}.")
-    found = [s for label, folders in config.folders.items() for f in folders for s in from_folder(f, label)]
-    found += [s for m in config.masked for s in from_masks(m.photos, m.masks, m.label)]
-    return found + [s for table in config.tables for s in from_table(table)]
+    samples = [s for label, folders in config.folders.items() for f in folders for s in from_folder(f, label)]
+    samples += [s for m in config.masked for s in from_masks(m.photos, m.masks, m.label)]
+    labels = read_labels(config.tables, config.photos) if config.tables else {}
+    return samples + [Sample(path, CLASSES.index(label)) for path, label in labels.items()]
 
 
 def fit(network: BlurNet, samples: Sequence[Sample], config: Training, seed: int) -> None:
@@ -134,7 +135,7 @@ def fit(network: BlurNet, samples: Sequence[Sample], config: Training, seed: int
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=config.lr,
     )
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     network.train()
     stream = _stream(samples, config, seed)
     for step in range(config.steps):
@@ -143,13 +144,13 @@ def fit(network: BlurNet, samples: Sequence[Sample], config: Training, seed: int
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        falling.step()
+        schedule.step()
         if step % max(1, config.steps // 10) == 0:
             log.info("step %d of %d: loss %.3f", step, config.steps, loss.item())
     network.eval()
 
 
-def loss_of(network: BlurNet, batch: Sequence[Learned], config: Training) -> Tensor:
+def loss_of(network: BlurNet, batch: Sequence[Example], config: Training) -> Tensor:
     """Cross entropy of the classes and of the blur maps where they are known."""
     views = torch.stack([one.views for one in batch]).to(config.device).float() / 255.0
     logits, maps = network(views)
@@ -167,104 +168,117 @@ def loss_of(network: BlurNet, batch: Sequence[Learned], config: Training) -> Ten
     return loss
 
 
-def _stream(samples: Sequence[Sample], config: Training, seed: int) -> Iterator[Learned]:
+def _stream(samples: Sequence[Sample], config: Training, seed: int) -> Iterator[Example]:
     random = np.random.default_rng(seed)
     by_label = [[s for s in samples if s.label == k] for k in range(len(CLASSES))]
-    orders = [shuffled(len(group), seed + k) if group else None for k, group in enumerate(by_label)]
-    sharp = shuffled(len(by_label[NONE]), seed + len(CLASSES))
+    orders = [_shuffled(len(group), seed + k) if group else None for k, group in enumerate(by_label)]
+    sharp = _shuffled(len(by_label[NONE]), seed + len(CLASSES))
     while True:
         for label, (group, order) in enumerate(zip(by_label, orders, strict=True)):
-            bad = label == len(CLASSES) - 1
+            undesirable = label == len(CLASSES) - 1
             try:
-                if bad and (order is None or random.random() < config.spoiled):
-                    yield spoiled(by_label[NONE][next(sharp)], config.views, random)
+                if order is None or (undesirable and random.random() < config.degraded):
+                    yield degraded(by_label[NONE][next(sharp)], config.views, random)
                 else:
-                    yield learned(group[next(order)], config.views, random)
+                    yield example(group[next(order)], config.views, random)
             except (OSError, SyntaxError, TimeoutError) as error:  # what Pillow raises for damaged pictures
                 log.warning("A photo is left out: %s", error)
 
 
+def _shuffled(count: int, seed: int) -> Iterator[int]:
+    """0..count−1 in ever new orders."""
+    random = np.random.default_rng(seed)
+    while True:
+        yield from random.permutation(count).tolist()
+
+
 def predictions(network: BlurNet, samples: Sequence[Sample], config: Training) -> tuple[Tensor, Tensor]:
-    """Logits `(n, 3)` and labels `(n,)` of samples, and of a spoiled copy of each sharp one."""
-    shown: list[Learned] = []
+    """Logits `(n, 3)` and labels `(n,)` of samples, and of a degraded copy of each sharp one."""
+    examples: list[Example] = []
     for number, sample in enumerate(samples):
-        shown.append(learned(sample, config.views))
+        examples.append(example(sample, config.views))
         if sample.label == NONE:
-            shown.append(spoiled(sample, config.views, np.random.default_rng([config.seed, number])))
-    logits = []
+            random = np.random.default_rng([config.seed, number])
+            examples.append(degraded(sample, config.views, random))
+    batches = (examples[start : start + config.batch] for start in range(0, len(examples), config.batch))
+    logits = [_logits(network, torch.stack([one.views for one in batch]), config) for batch in batches]
+    return torch.cat(logits), torch.tensor([one.label for one in examples])
+
+
+def _logits(network: BlurNet, views: Tensor, config: Training) -> Tensor:
     with torch.inference_mode():
-        for start in range(0, len(shown), config.batch):
-            views = torch.stack([one.views for one in shown[start : start + config.batch]])
-            logits.append(network(views.to(config.device).float() / 255.0)[0].float().cpu())
-    return torch.cat(logits), torch.tensor([one.label for one in shown])
+        return network(views.to(config.device).float() / 255.0)[0].float().cpu()
 
 
-def certain_ones(network: BlurNet, config: Training) -> list[Sample]:
+def confident_samples(network: BlurNet, config: Training) -> list[Sample]:
     """Unlabelled photos whose class the network is certain of, with that class."""
-    found = []
-    for path in (path for folder in config.unlabelled for path in photos_in(folder)):
+    samples = []
+    for path in (path for folder in config.unlabelled for path in list_photos(folder)):
         try:
-            views = learned(Sample(path, NONE), config.views).views
+            views = example(Sample(path, NONE), config.views).views
         except (OSError, SyntaxError, TimeoutError):
             continue
-        with torch.inference_mode():
-            logits = network(views[None].to(config.device).float() / 255.0)[0][0].float()
-        best = logits.softmax(-1).max(-1)
+        best = _logits(network, views[None], config)[0].softmax(-1).max(-1)
         if best.values.item() >= config.certain:
-            found.append(Sample(path, int(best.indices)))
-    return found
+            samples.append(Sample(path, int(best.indices)))
+    return samples
 
 
-def calibrated(logits: Tensor, labels: Tensor, precision: float) -> Calibration:
+def calibrate(logits: Tensor, labels: Tensor, precision: float) -> Calibration:
     """The temperature with the least cross entropy, and each class's least threshold of this precision.
 
-    A class that reaches it nowhere gets a threshold above 1: no photo is called it.
+    A class that reaches it nowhere gets a threshold above 1: no photo is given it.
     """
     costs = [functional.cross_entropy(logits / t, labels).item() for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmin(costs))])
     best = (logits / temperature).softmax(-1).max(-1)
     thresholds = []
     for label in range(len(CLASSES)):
-        called = best.indices == label
-        certainty, order = best.values[called].sort(descending=True)
-        right = (labels[called][order] == label).double().cumsum(0)
+        predicted = best.indices == label
+        certainty, order = best.values[predicted].sort(descending=True)
+        right = (labels[predicted][order] == label).double().cumsum(0)
         good = right / torch.arange(1, len(right) + 1) >= precision
-        # equal certainties are called together or not at all
+        # equal certainties get the class together or not at all
         good[:-1] &= certainty[:-1] > certainty[1:]
         last = good.nonzero()
         thresholds.append(float(certainty[last[-1]]) if len(last) else 1.01)
     return Calibration(temperature, tuple(thresholds))
 
 
-def findings_of(
+def evaluate(
     logits: Tensor, labels: Tensor, calibration: Calibration, labelled: int, pseudo: list[int]
 ) -> Findings:
     """How the calibrated network does."""
     confusion = [[0] * (len(CLASSES) + 1) for _ in CLASSES]
     for probabilities, label in zip(calibration.probabilities(logits).tolist(), labels.tolist(), strict=True):
-        called = calibration.called(probabilities)
-        confusion[label][len(CLASSES) if called is None else CLASSES.index(called)] += 1
+        predicted = calibration.predict(probabilities)
+        confusion[label][len(CLASSES) if predicted is None else CLASSES.index(predicted)] += 1
     precision, recall = {}, {}
     for k, name in enumerate(CLASSES):
-        called, there = sum(row[k] for row in confusion), sum(confusion[k])
-        precision[name] = confusion[k][k] / called if called else None
-        recall[name] = confusion[k][k] / there if there else None
+        predicted, actual = sum(row[k] for row in confusion), sum(confusion[k])
+        precision[name] = confusion[k][k] / predicted if predicted else None
+        recall[name] = confusion[k][k] / actual if actual else None
     return Findings(confusion, precision, recall, calibration, labelled, pseudo)
 
 
-def _write(found: Findings, output: Path) -> None:
-    told: dict[str, Any] = {
-        "classes": [*CLASSES, "not certain"],
-        "confusion": found.confusion,
-        "precision": found.precision,
-        "recall": found.recall,
-        "temperature": found.calibration.temperature,
-        "thresholds": dict(zip(CLASSES, found.calibration.thresholds, strict=True)),
-        "labelled": found.labelled,
-        "labelled_by_itself": found.pseudo,
-    }
-    write_text(output.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
-    from ..charts import matrix
+def _write(findings: Findings, output: Path) -> None:
+    from ..charts import confusion_matrix
 
-    picture = matrix("true class and what it is called", CLASSES, [*CLASSES, "not certain"], found.confusion)
-    picture.save(output.with_suffix(".png"))
+    columns = [*CLASSES, "not certain"]
+    summary: dict[str, Any] = {
+        "classes": columns,
+        "confusion": findings.confusion,
+        "precision": findings.precision,
+        "recall": findings.recall,
+        "temperature": findings.calibration.temperature,
+        "thresholds": dict(zip(CLASSES, findings.calibration.thresholds, strict=True)),
+        "labelled": findings.labelled,
+        "labelled_by_itself": findings.pseudo,
+    }
+    write_text(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
+    try:
+        title = "Actual class (rows) and predicted class"
+        chart = confusion_matrix(title, CLASSES, columns, findings.confusion)
+        chart.savefig(output.with_suffix(".png"))
+    except ImportError as error:
+        log.warning("There is no picture of the confusion matrix. %s", error)

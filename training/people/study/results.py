@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from ...evaluate.statistics import wilson
 from .manifest import Manifest
-from .plot import preference_plot
 from .store import Store, Vote
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("fine_defocus")
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,45 @@ def summary(store: Store) -> dict:
 
 
 def write_results(store: Store, folder: str | Path) -> list[Path]:
-    """FOLDER/study.json, study.md and study.png."""
+    """FOLDER/study.json, study.md and, where matplotlib is installed, study.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     found = summary(store)
     paths = [folder / f"study.{suffix}" for suffix in ("json", "md", "png")]
     paths[0].write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     paths[1].write_text(markdown(found), encoding="utf-8")
-    rows = [(row["name"], row["share"], row["low"], row["high"], row["votes"]) for row in found["baselines"]]
-    preference_plot(rows, f"{found['ours']} chosen over").save(paths[2])
+    try:
+        preference_plot(preferences(store.votes(), store.manifest), f"{found['ours']} chosen over").savefig(
+            paths[2]
+        )
+    except ImportError as error:
+        log.warning("There is no plot, which needs matplotlib (%s): python -m pip install matplotlib.", error)
+        del paths[2]
     return paths
+
+
+def preference_plot(rows: Sequence[Preference], title: str = "") -> Figure:
+    """Shares with their intervals as horizontal bars, in the manner of the paper's figure A6.
+
+    The dashed line is chance. A baseline without votes keeps its place and says so.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure((12.0, 1.2 + 0.6 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        if row.share is None or row.low is None or row.high is None:
+            axes.text(0.01, place, "no votes yet", va="center", color="grey")
+            continue
+        interval = [[row.share - row.low], [row.high - row.share]]
+        axes.barh(place, row.share, 0.55, xerr=interval, color="#5c8ec7", ecolor="#183052", capsize=4)
+        axes.text(1.02, place, f"{row.share:.1%} of {row.votes:,}", va="center", clip_on=False)
+    axes.axvline(0.5, color="#c85a3c", linestyle="--")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set(xlim=(0.0, 1.0), ylim=(len(rows) - 0.5, -0.5), title=title)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
 
 
 def markdown(found: dict) -> str:
