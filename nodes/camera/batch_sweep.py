@@ -8,7 +8,7 @@ from ...lens_models.batch import EVERY, ORDERS, item_labels, planned, taken
 from ...lens_models.camera import broadcast_batch
 from ..shared.images import picture_size
 from ..shared.inputs import aliases, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import (
     ANY_DEPTH,
     ANY_FOCUS,
@@ -63,12 +63,12 @@ class BatchSweepNode(io.ComfyNode):
     def execute(cls, image, depth, camera, focus, order) -> io.NodeOutput:
         picture_size(image)
         camera, focus = as_camera(camera), as_focus(focus)
-        found = as_depth(depth, camera)
-        scenes = broadcast_batch(pictures=image.shape[0], depths=found.depth.batch)
+        converted = as_depth(depth, camera)
+        scenes = broadcast_batch(pictures=image.shape[0], depths=converted.depth.batch)
         word = "picture" if image.shape[0] == scenes else "depth"
         plan = planned(order, scenes, focus.batch, camera.batch)
-        image, depth = taken(image, plan.picture), taken(found.depth, plan.picture)
+        image, depth = taken(image, plan.picture), taken(converted.depth, plan.picture)
         camera, focus = taken(camera, plan.aperture), taken(focus, plan.distance)
         labels = "\n".join(item_labels(plan, camera, focus, word))
-        told = say(cls, plan.told(word), found.warnings)
-        return io.NodeOutput(image, depth, camera, focus, labels, plan.count, ui=told)
+        ui = messages_ui(cls, plan.told(word), converted.warnings)
+        return io.NodeOutput(image, depth, camera, focus, labels, plan.count, ui=ui)

@@ -1,4 +1,4 @@
-"""Camera and aperture sweep."""
+"""Camera and Aperture Sweep."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from comfy_api.latest import io
 
 from ...lens_models import Camera, stops
 from ..shared.inputs import aliases, f_number, number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, as_camera
 
 FREE_APERTURE, CUSTOM_SENSOR = "free", "custom"
-#: Width and height of the sensors people ask for, mm.
+#: Width and height of common sensors, mm.
 SENSORS = {
     "Full frame 36 × 24 mm": (36.0, 24.0),
     "APS-C 23.6 × 15.6 mm": (23.6, 15.6),
@@ -116,6 +116,6 @@ class ApertureSweepNode(io.ComfyNode):
             numbers = stops.sweep_between(start, end, STEPS[step])
         else:
             numbers = list(stops.FULL_STOPS)
-        shown = f"{len(numbers)} × " + "  ".join(stops.label(n) for n in numbers)
+        summary = f"{len(numbers)} × " + "  ".join(stops.label(n) for n in numbers)
         swept = camera.replace(f_number=torch.tensor(numbers, dtype=torch.float64))
-        return io.NodeOutput(swept, len(numbers), ui=say(cls, shown))
+        return io.NodeOutput(swept, len(numbers), ui=messages_ui(cls, summary))

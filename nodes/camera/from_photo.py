@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import comfy.model_management as mm
 import folder_paths
 import numpy as np
 import torch
@@ -18,19 +17,15 @@ import nodes as comfy_nodes
 from ...lens_models.photo.camera import camera_of_photo
 from ...lens_models.photo.exif import read_exif
 from ..shared.files import fingerprint, is_there
-from ..shared.images import picture_size
+from ..shared.images import picture_size, to_host
 from ..shared.inputs import f_number, metres, number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA
 from .camera import SENSORS
 
-AS_TOLD = "from the photo"
-
-
+AS_WRITTEN = "from the photo"
 #: Files that hold several pictures of one scene, of which the first is the photo.
 ONE_PHOTO = ("MPO",)
-
-
 #: Side of the mask that Load Image gives for a picture without transparency, px.
 NO_MASK_PX = 64
 
@@ -56,13 +51,13 @@ class CameraFromPhotoNode(io.ComfyNode):
                 "Photo in ComfyUI's input folder, as the camera wrote it: most editors and web sites take "
                 "the EXIF out.",
                 f_number("f_number", 0.0, least=0.0, optional=True),
-                "F-number instead of the photo's own. 0 takes the photo's, or f/2.8 where it does not tell.",
+                "F-number instead of the photo's own. 0 takes the photo's, or f/2.8 if it has none.",
                 number("focal_mm", 0.0, 0.0, 2000.0, 1.0, optional=True),
                 "Focal length in mm instead of the photo's own, as engraved on the lens. 0 takes the "
-                "photo's, or 50 mm where it does not tell.",
-                io.Combo.Input("sensor", [AS_TOLD, *SENSORS], default=AS_TOLD, optional=True),
+                "photo's, or 50 mm if it has none.",
+                io.Combo.Input("sensor", [AS_WRITTEN, *SENSORS], default=AS_WRITTEN, optional=True),
                 "Sensor the photo was taken with. 'from the photo' finds it from the 35-mm equivalent or "
-                "the focal plane's resolution, or takes full frame where neither is told.",
+                "the focal plane's resolution, or takes full frame if it has neither.",
                 metres("distance_m", 0.0, optional=True),
                 "Distance to the subject in metres instead of the photo's own. 0 takes the photo's, which "
                 "few cameras write.",
@@ -72,7 +67,7 @@ class CameraFromPhotoNode(io.ComfyNode):
                 io.Mask.Output("mask", tooltip="1 where the photo is transparent, as in Load Image."),
                 CAMERA.Output("camera", tooltip="The camera that took the photo."),
                 io.Float.Output("distance_m"),
-                "Distance to the subject in metres; inf = infinity, 0 = nobody told.",
+                "Distance to the subject in metres; inf = infinity, 0 = unknown.",
             ),
             has_intermediate_output=True,
         )
@@ -87,12 +82,12 @@ class CameraFromPhotoNode(io.ComfyNode):
         return fingerprint(file)
 
     @classmethod
-    def execute(cls, file, f_number=0.0, focal_mm=0.0, sensor=AS_TOLD, distance_m=0.0) -> io.NodeOutput:
+    def execute(cls, file, f_number=0.0, focal_mm=0.0, sensor=AS_WRITTEN, distance_m=0.0) -> io.NodeOutput:
         path = folder_paths.get_annotated_filepath(file)
         exif = read_exif(path)
         image, mask, warnings = _developed(file, path, exif.orientation or 1)
         height, width = picture_size(image)
-        found = camera_of_photo(
+        taken = camera_of_photo(
             exif,
             width,
             height,
@@ -101,8 +96,8 @@ class CameraFromPhotoNode(io.ComfyNode):
             sensor=SENSORS.get(sensor),
             distance_m=distance_m,
         )
-        told = say(cls, found.summary, [*warnings, *found.warnings])
-        return io.NodeOutput(image, mask, found.camera, found.distance_m, ui=told)
+        ui = messages_ui(cls, taken.summary, [*warnings, *taken.warnings])
+        return io.NodeOutput(image, mask, taken.camera, taken.distance_m, ui=ui)
 
 
 def _developed(file: str, path: str, orientation: int) -> tuple[Tensor, Tensor, list[str]]:
@@ -154,5 +149,4 @@ def _turned(path: str, *, first: bool) -> tuple[Tensor, Tensor]:
         masks.append(mask)
         if first:
             break
-    where, kind = mm.intermediate_device(), mm.intermediate_dtype()
-    return torch.stack(images).to(where, kind), torch.stack(masks).to(where, kind)
+    return to_host(torch.stack(images)), to_host(torch.stack(masks))

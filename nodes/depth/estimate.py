@@ -21,7 +21,7 @@ from ...lens_models.depth.normals import normal_picture
 from ...lens_models.photo.exif import read_exif
 from ..shared.images import picture_size
 from ..shared.inputs import aliases, number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
 from .given import depth_summary
 
@@ -237,4 +237,4 @@ class EstimateDepthNode(io.ComfyNode):
         )
         frames = f"{len(metres)} × " if len(metres) > 1 else ""
         summary = f"{frames}{depth_summary(depth)}. {said}"
-        return io.NodeOutput(depth, film.confidence, film.normal, ui=say(cls, summary, warnings))
+        return io.NodeOutput(depth, film.confidence, film.normal, ui=messages_ui(cls, summary, warnings))

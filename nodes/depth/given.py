@@ -13,7 +13,7 @@ from ...lens_models.depth.files import SUFFIXES, read_depth_file
 from ...lens_models.labels import metres_label, share_label
 from ..shared.files import fingerprint, is_there
 from ..shared.inputs import aliases, metres, number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width
 
 OTHER_UNIT = "other (metres_per_unit)"
@@ -80,7 +80,7 @@ class LoadDepthNode(io.ComfyNode):
         )
         summary = depth_summary(depth) + (f"; channel {stored.channel}" if stored.channel else "")
         valid = depth.valid.float().to(mm.intermediate_device())
-        return io.NodeOutput(depth, valid, ui=say(cls, summary, stored.warnings))
+        return io.NodeOutput(depth, valid, ui=messages_ui(cls, summary, stored.warnings))
 
 
 class DepthFromImageNode(io.ComfyNode):
@@ -117,8 +117,7 @@ class DepthFromImageNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, convention, near_m, far_m, spacing) -> io.NodeOutput:
-        found = convert.from_picture(image, convention, near_m, far_m, spacing)
-        return io.NodeOutput(found.depth, ui=say(cls, depth_summary(found.depth), found.warnings))
+        return _output(cls, convert.from_picture(image, convention, near_m, far_m, spacing))
 
 
 class DepthFromGeometryNode(io.ComfyNode):
@@ -157,11 +156,13 @@ class DepthFromGeometryNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, geometry, units, scale, da3_resolution, camera=None) -> io.NodeOutput:
-        found = convert.from_geometry(
-            geometry,
-            units,
-            scale,
-            fx_per_width=None if camera is None else fx_per_width(as_camera(camera), geometry),
-            da3_resolution=da3_resolution,
+        fx = None if camera is None else fx_per_width(as_camera(camera), geometry)
+        converted = convert.from_geometry(
+            geometry, units, scale, fx_per_width=fx, da3_resolution=da3_resolution
         )
-        return io.NodeOutput(found.depth, ui=say(cls, depth_summary(found.depth), found.warnings))
+        return _output(cls, converted)
+
+
+def _output(cls: type[io.ComfyNode], converted: convert.Converted) -> io.NodeOutput:
+    summary = depth_summary(converted.depth)
+    return io.NodeOutput(converted.depth, ui=messages_ui(cls, summary, converted.warnings))

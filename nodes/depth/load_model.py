@@ -1,4 +1,4 @@
-"""Which network measures depth: from this machine, or downloaded when it is asked for."""
+"""Load Depth Model: a network from this machine, or downloaded when it is chosen."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 
 import comfy.model_management as mm
-import comfy.utils
 import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...lens_models.depth import catalog, estimator
+from ..shared.files import stamp
 from ..shared.inputs import aliases, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
+from ..shared.networks import wrapped
+from ..shared.progress import on_progress
 from ..shared.sockets import DEPTH_MODEL
 
 FOLDER = "geometry_estimation"
@@ -23,7 +24,6 @@ OTHER_FOLDERS = ("depth", "depthanything", "depth_anything", "depth_estimation",
 AUTOMATIC = "automatic"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
-PROGRESS_STEPS = 1000
 
 
 def _local() -> dict[str, Path]:
@@ -37,14 +37,8 @@ def _local() -> dict[str, Path]:
 
 
 def _fetched(published: catalog.Published) -> Path:
-    progress = comfy.utils.ProgressBar(PROGRESS_STEPS)
-
-    def advance(here: int, total: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
-        progress.update_absolute(PROGRESS_STEPS * here // total)
-
     folder = folder_paths.get_folder_paths(FOLDER)[0]
-    return catalog.download(published, folder, check=estimator.load_network, on_progress=advance)
+    return catalog.download(published, folder, check=estimator.load_network, on_progress=on_progress())
 
 
 def _set_precision(network: torch.nn.Module, choice: str, device: torch.device) -> str:
@@ -79,8 +73,8 @@ class LoadDepthModelNode(io.ComfyNode):
                 "with (download) are fetched there when the node runs: ViT-S 150 MB, L 1.65 GB, g2 "
                 f"5.5 GB, from huggingface.co/JUGGHM/Metric3D; {catalog.PUBLISHED[0].licence}.",
                 io.Combo.Input("precision", [AUTOMATIC, *PRECISIONS], default=AUTOMATIC, advanced=True),
-                "Precision of the weights. Automatic is what ComfyUI finds best for the device, and fp32 on "
-                "the CPU; parts that decide the distances stay fp32.",
+                "Precision of the weights. Automatic is what ComfyUI would choose for the device, and fp32 "
+                "on the CPU; parts that decide the distances stay fp32.",
             ),
             outputs=[
                 DEPTH_MODEL.Output("depth_model", tooltip="For Estimate Depth."),
@@ -99,22 +93,20 @@ class LoadDepthModelNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file, **_) -> str:
         try:
-            found = catalog.find(file, _local())
-            at = found.stat() if isinstance(found, Path) else None
-        except (OSError, ValueError):
-            at = None
-        return f"{at.st_mtime_ns}:{at.st_size}" if at else "missing"
+            source = catalog.find(file, _local())
+        except ValueError:
+            return "missing"
+        return stamp(source) if isinstance(source, Path) else "missing"
 
     @classmethod
     def execute(cls, file, precision) -> io.NodeOutput:
-        found = catalog.find(file, _local())
+        source = catalog.find(file, _local())
         licence = ""
-        if isinstance(found, catalog.Published):
-            licence = f"; downloaded from {found.repository}: {found.licence}"
-            found = _fetched(found)
-        network = estimator.load_network(found).requires_grad_(False)
+        if isinstance(source, catalog.Published):
+            licence = f"; downloaded from {source.repository}: {source.licence}"
+            source = _fetched(source)
+        network = estimator.load_network(source).requires_grad_(False)
         device = mm.get_torch_device()
         used = _set_precision(network, precision, device)
-        patcher = ModelPatcher(network, load_device=device, offload_device=mm.unet_offload_device())
         summary = f"{estimator.title(network)}, {used} on {device}{licence}"
-        return io.NodeOutput(patcher, ui=say(cls, summary))
+        return io.NodeOutput(wrapped(network), ui=messages_ui(cls, summary))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.model_management as mm
 from comfy_api.latest import io, ui
 
 from ...lens_models.show.depth import depth_preview, inverse_grey
+from ..shared.images import to_host
 from ..shared.inputs import aliases, metres, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import ANY_DEPTH, as_depth
 from .given import depth_summary
 
@@ -43,11 +43,9 @@ class DepthPreviewNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth, near_m, far_m, legend) -> io.NodeOutput:
-        found = as_depth(depth)
-        picture = depth_preview(found.depth, near_m=near_m, far_m=far_m, legend=legend)
-        images = ui.PreviewImage(picture, cls=cls).as_dict()["images"]
-        grey = inverse_grey(found.depth, near_m=near_m, far_m=far_m)
-        return io.NodeOutput(
-            *(made.to(mm.intermediate_device(), mm.intermediate_dtype()) for made in (picture, grey)),
-            ui={"images": images, **say(cls, depth_summary(found.depth), found.warnings)},
-        )
+        converted = as_depth(depth)
+        picture = depth_preview(converted.depth, near_m=near_m, far_m=far_m, legend=legend)
+        grey = inverse_grey(converted.depth, near_m=near_m, far_m=far_m)
+        shown = ui.PreviewImage(picture, cls=cls).as_dict()["images"]
+        texts = messages_ui(cls, depth_summary(converted.depth), converted.warnings)
+        return io.NodeOutput(to_host(picture), to_host(grey), ui={"images": shown, **texts})

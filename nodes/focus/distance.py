@@ -11,8 +11,8 @@ from ...lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smo
 from ...lens_models.focus.sweep import focus_steps_m, parse_distances_m
 from ...lens_models.labels import distances_label, metres_label
 from ..shared.inputs import aliases, metres, number, with_tooltips
-from ..shared.messages import say
-from ..shared.sockets import ANY_DEPTH, FOCUS, as_depth, as_focus
+from ..shared.messages import messages_ui
+from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, FOCUS, as_depth, as_focus, focus_at
 
 LETTERS = "ABCD"
 STEPS, LIST = "from near to far", "list"
@@ -74,12 +74,12 @@ class FocusFromMaskNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth, mask, how, percentile, smooth_frames) -> io.NodeOutput:
-        found = as_depth(depth)
-        seen = focus_from_mask(found.depth.metres.cpu(), mask.cpu(), how, percentile=percentile)
-        distance = smoothed_m(seen.metres, smooth_frames)
-        focus = Focus(distance) if len(distance) > 1 else Focus(distance.item())
-        said = say(cls, distances_label(distance.tolist()), [*found.warnings, *seen.warnings])
-        return io.NodeOutput(focus, distance[0].item(), ui=said)
+        converted = as_depth(depth)
+        measured = focus_from_mask(converted.depth.metres.cpu(), mask.cpu(), how, percentile=percentile)
+        distance = smoothed_m(measured.metres, smooth_frames)
+        warnings = [*converted.warnings, *measured.warnings]
+        ui = messages_ui(cls, distances_label(distance.tolist()), warnings)
+        return io.NodeOutput(focus_at(distance), distance[0].item(), ui=ui)
 
 
 class RackFocusNode(io.ComfyNode):
@@ -104,15 +104,7 @@ class RackFocusNode(io.ComfyNode):
                 "evenly.",
                 number("scale", 1.0, 0.01, 100.0, 0.01, round=0.0001, advanced=True),
                 "Factor on the focus distance in the lens equation (f_s of the paper); 1 is physical.",
-                *(
-                    io.MultiType.Input(
-                        f"focus_{letter.lower()}",
-                        types=[FOCUS, io.Float],
-                        optional=True,
-                        tooltip=f"{letter} in the keyframes: FOCUS of any focus node, or metres.",
-                    )
-                    for letter in LETTERS
-                ),
+                *(_lettered_focus(letter) for letter in LETTERS),
             ),
             outputs=[
                 FOCUS.Output("focus", tooltip="One focus per frame, for a lens."),
@@ -133,8 +125,13 @@ class RackFocusNode(io.ComfyNode):
         places = "   ".join(
             f"{f}: {metres_label(d)}" for f, d in zip(keys.frames, keys.distances_m, strict=True)
         )
-        focus = Focus(distance, scale) if frames > 1 else Focus(distance.item(), scale)
-        return io.NodeOutput(focus, frames, ui=say(cls, f"{frames} frames   {places}", keys.warnings))
+        ui = messages_ui(cls, f"{frames} frames   {places}", keys.warnings)
+        return io.NodeOutput(focus_at(distance, scale), frames, ui=ui)
+
+
+def _lettered_focus(letter: str) -> io.Input:
+    tooltip = f"{letter} in the keyframes: FOCUS of any focus node, or metres."
+    return io.MultiType.Input(f"focus_{letter.lower()}", ANY_FOCUS, optional=True, tooltip=tooltip)
 
 
 class FocusSweepNode(io.ComfyNode):
@@ -175,6 +172,5 @@ class FocusSweepNode(io.ComfyNode):
             metres = torch.tensor(parse_distances_m(distances_m), dtype=torch.float64)
         else:
             metres = focus_steps_m(near_m, far_m, count)
-        shown = f"{len(metres)} × " + "  ".join(metres_label(d) for d in metres.tolist())
-        focus = Focus(metres) if len(metres) > 1 else Focus(metres.item())
-        return io.NodeOutput(focus, len(metres), ui=say(cls, shown))
+        summary = f"{len(metres)} × " + "  ".join(metres_label(d) for d in metres.tolist())
+        return io.NodeOutput(focus_at(metres), len(metres), ui=messages_ui(cls, summary))

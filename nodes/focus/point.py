@@ -27,7 +27,7 @@ from ...lens_models.show.overlay import acceptable_coc_px
 from ...lens_models.stops import label as f_label
 from ..shared.images import picture_size, shape_warning
 from ..shared.inputs import aliases, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import ANY_DEPTH, CAMERA, FOCUS, as_camera, as_depth
 
 UNSET = -1.0
@@ -121,7 +121,7 @@ class FocusPointNode(io.ComfyNode):
             distance[0].item(),
             image,
             points_json(points, width, height),
-            ui={**shown, **say(cls, summary, warnings)},
+            ui={**shown, **messages_ui(cls, summary, warnings)},
         )
 
 

@@ -1,19 +1,13 @@
-"""Focus that is found: by a trained network, or by a guess that needs no weights."""
+"""Focus predicted by a trained network, or guessed without weights."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import comfy.model_management as mm
-import comfy.utils
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...lens_models import Focus
 from ...lens_models.camera import broadcast_batch
 from ...lens_models.focus import contrast_guess, focus_distance_m, load_predictor
 from ...lens_models.focus.distance import STRATEGIES
@@ -22,28 +16,27 @@ from ...lens_models.labels import distances_label, metres_label
 from ...lens_models.light import image_to_radiance, linear_to_srgb
 from ...lens_models.show.overlay import saliency_overlay
 from ...lens_models.show.sheet import captioned
-from ..shared.images import picture_size
+from ..shared.images import picture_size, to_host
 from ..shared.inputs import number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
+from ..shared.networks import ModelFolder, loaded, wrapped
+from ..shared.progress import each
 from ..shared.sockets import (
     ANY_DEPTH,
     FOCUS,
     FOCUS_MODEL,
     as_depth,
     as_focus_model,
+    focus_at,
 )
 
-FOLDER = "focus"
-SUFFIXES = {".safetensors", ".pth", ".pt"}
-NO_FILE = "no file in models/focus yet"
-#: Pictures that the network sees in one go.
+FOLDER = ModelFolder("focus")
+FILE_NEEDED = (
+    "There is no focus model in models/focus. Put a .safetensors of the training or RGBD_VST.pth "
+    "there and press R, or use Predict Focus without a model: it has a guess of its own."
+)
+#: Pictures that the network gets in one go.
 AT_ONCE = 8
-
-folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
-
-
-def _files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).suffix in SUFFIXES]
 
 
 class LoadFocusModelNode(io.ComfyNode):
@@ -53,11 +46,11 @@ class LoadFocusModelNode(io.ComfyNode):
             node_id="FineDefocusLoadFocusModel",
             display_name="Load Focus Model",
             category="fine defocus/focus",
-            description="Loads a network that knows what a photographer would focus on: a file of our "
-            "training, or RGBD_VST.pth.",
+            description="Loads a network that predicts what a photographer would focus on: a file of this "
+            "project's training, or RGBD_VST.pth.",
             search_aliases=["saliency", "vst", "focus predictor", "autofocus"],
             inputs=with_tooltips(
-                io.Combo.Input("file", _files() or [NO_FILE]),
+                io.Combo.Input("file", FOLDER.files()),
                 "A .safetensors written by the training, or the saliency network alone (RGBD_VST.pth), in "
                 "models/focus.",
             ),
@@ -69,17 +62,10 @@ class LoadFocusModelNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        if file == NO_FILE:
-            raise ValueError(
-                "There is no focus model in models/focus. Put a .safetensors of the training or RGBD_VST.pth "
-                "there and press R, or use Predict Focus without a model: it has a guess of its own."
-            )
-        predictor = load_predictor(folder_paths.get_full_path_or_raise(FOLDER, file))
-        patcher = ModelPatcher(
-            predictor, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
-        )
+        predictor = load_predictor(FOLDER.path(file, FILE_NEEDED))
         millions = sum(p.numel() for p in predictor.parameters()) / 1e6
-        return io.NodeOutput(patcher, ui=say(cls, f"{file}: {millions:.1f} M parameters", predictor.notes))
+        ui = messages_ui(cls, f"{file}: {millions:.1f} M parameters", predictor.notes)
+        return io.NodeOutput(wrapped(predictor), ui=ui)
 
 
 class PredictFocusNode(io.ComfyNode):
@@ -119,8 +105,8 @@ class PredictFocusNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, depth, strategy, scale, smooth_frames, focus_model=None) -> io.NodeOutput:
-        size, found = picture_size(image), as_depth(depth)
-        metres = found.depth.resized(*size).metres
+        size, converted = picture_size(image), as_depth(depth)
+        metres = converted.depth.resized(*size).metres
         count = broadcast_batch(pictures=image.shape[0], depths=metres.shape[0])
         opaque = image_to_radiance(image)[:, :3]
         srgb, metres = linear_to_srgb(opaque).expand(count, -1, -1, -1), metres.expand(count, -1, -1)
@@ -128,20 +114,20 @@ class PredictFocusNode(io.ComfyNode):
             source, saliency, scales = "guess from contrast", _guessed(srgb, metres), torch.ones(count)
         else:
             source, (saliency, scales) = "model", _predicted(as_focus_model(focus_model), srgb, metres)
-        seen = focus_distance_m(metres.cpu(), saliency, strategy)
-        distance = smoothed_m(seen.metres, smooth_frames)
+        measured = focus_distance_m(metres.cpu(), saliency, strategy)
+        distance = smoothed_m(measured.metres, smooth_frames)
         if scale > 0:
             scales = torch.full((count,), float(scale))
         labels = [f"focus {metres_label(d)}" for d in distance.tolist()]
         overlay = captioned(saliency_overlay(image.cpu(), saliency), labels)
-        where, kind = mm.intermediate_device(), mm.intermediate_dtype()
+        warnings = [*converted.warnings, *measured.warnings]
         return io.NodeOutput(
-            Focus(distance, scales) if count > 1 else Focus(distance.item(), scales.item()),
+            focus_at(distance, scales),
             distance[0].item(),
             scales[0].item(),
-            saliency.to(where),
-            overlay.to(where, kind),
-            ui=say(cls, _summary(source, distance, scales), [*found.warnings, *seen.warnings]),
+            saliency.to(mm.intermediate_device()),
+            to_host(overlay),
+            ui=messages_ui(cls, _summary(source, distance, scales), warnings),
         )
 
 
@@ -151,29 +137,19 @@ def _summary(source: str, distance: Tensor, scales: Tensor) -> str:
 
 
 def _guessed(srgb: Tensor, metres: Tensor) -> Tensor:
-    progress, saliency = comfy.utils.ProgressBar(len(srgb)), []
-    for i in range(len(srgb)):
-        mm.throw_exception_if_processing_interrupted()
-        saliency.append(contrast_guess(srgb[i : i + 1], metres[i : i + 1]).cpu())
-        progress.update_absolute(i + 1)
-    return torch.cat(saliency)
+    singles = list(zip(srgb.split(1), metres.split(1), strict=True))
+    return torch.cat([contrast_guess(*single).cpu() for single in each(singles)])
 
 
 def _predicted(patcher: ModelPatcher, srgb: Tensor, metres: Tensor) -> tuple[Tensor, Tensor]:
     """Saliency `(B, H, W)` and scale `(B,)` of the network, on the CPU."""
     side = patcher.model.vst.config.image_px
     # the first attention holds a token for every 4 x 4 px, in float32
-    # what is not a layer of ComfyUI's own cannot be loaded in parts, as --novram would
-    mm.load_models_gpu([patcher], memory_required=AT_ONCE * (side / 4) ** 4 * 4, force_full_load=True)
-    device, progress = patcher.load_device, comfy.utils.ProgressBar(len(srgb))
-    patcher.model.to(device)
+    device = loaded(patcher, AT_ONCE * (side / 4) ** 4 * 4)
     saliency, scales = [], []
-    for start in range(0, len(srgb), AT_ONCE):
-        mm.throw_exception_if_processing_interrupted()
-        part = slice(start, start + AT_ONCE)
-        with torch.inference_mode():
-            focus, salient = patcher.model(srgb[part].to(device), metres[part].to(device))
-        saliency.append(salient.cpu())
-        scales.append(focus.scale.cpu())
-        progress.update_absolute(min(start + AT_ONCE, len(srgb)))
+    with torch.inference_mode():
+        for part in each(list(zip(srgb.split(AT_ONCE), metres.split(AT_ONCE), strict=True))):
+            focus, salient = patcher.model(*(planes.to(device) for planes in part))
+            saliency.append(salient.cpu())
+            scales.append(focus.scale.cpu())
     return torch.cat(saliency), torch.cat(scales)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...lens_models.generator import camera_words
 from ...lens_models.generator.exif_embedding import rows
 from ..shared.inputs import with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, as_camera
 from .sdxl import attached
 
@@ -58,14 +58,16 @@ class CameraConditioningNode(io.ComfyNode):
             camera_words.exif_text(n, f) for n, f in zip(f_numbers.tolist(), focal_mm.tolist(), strict=True)
         ]
         if how == EMBEDDING:
-            return io.NodeOutput(_told(model, f_numbers, focal_mm), prompt, ui=say(cls, "  ".join(told)))
+            return io.NodeOutput(
+                _told(model, f_numbers, focal_mm), prompt, ui=messages_ui(cls, "  ".join(told))
+            )
         if len(told) > 1:
             raise ValueError(
                 f"The camera is a sweep of {len(told)}, and a prompt takes one: connect a single camera, or "
                 f"use '{EMBEDDING}'."
             )
         words = told[0] if how == EXIF_TEXT else camera_words.depth_of_field(f_numbers.item())
-        return io.NodeOutput(model, camera_words.appended(prompt, words), ui=say(cls, words))
+        return io.NodeOutput(model, camera_words.appended(prompt, words), ui=messages_ui(cls, words))
 
 
 def _told(model, f_numbers: Tensor, focal_mm: Tensor):

@@ -16,7 +16,7 @@ from comfy_api.latest import io
 
 from ...lens_models.generator import load_exif_embedding, read_card
 from ..shared.inputs import with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from .sdxl import ATTACHMENT, Generator, check_model
 
 UNETS, CHECKPOINTS, LORAS = FOLDERS = ("diffusion_models", "checkpoints", "loras")
@@ -99,7 +99,9 @@ class LoadAIFGeneratorNode(io.ComfyNode):
         if loaded.clip is None or loaded.vae is None:
             lacking = " and ".join(n for n, v in (("CLIP", loaded.clip), ("VAE", loaded.vae)) if v is None)
             loaded.notes.append(f"There is no {lacking} here: choose a base, or load them with other nodes.")
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, ui=say(cls, summary, loaded.notes))
+        return io.NodeOutput(
+            loaded.model, loaded.clip, loaded.vae, ui=messages_ui(cls, summary, loaded.notes)
+        )
 
 
 def _exif_of(path: Path):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
 from ..shared.inputs import aliases, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from .sdxl import (
     LATENT_PX,
     attached,
@@ -98,7 +98,7 @@ class AIFSamplerNode(io.ComfyNode):
         warnings += [*table_warnings(model), *size_warnings(samples)]
         shown = f"{len(at) - start_step} steps at {', '.join(map(str, at[start_step:]))}"
         count = f", seeds {seed} to {seed + len(samples) - 1}" if len(samples) > 1 else ""
-        return io.NodeOutput({**out, "samples": made}, ui=say(cls, shown + count, warnings))
+        return io.NodeOutput({**out, "samples": made}, ui=messages_ui(cls, shown + count, warnings))
 
 
 def _schedule(model: ModelPatcher, steps: int) -> tuple[tuple[int, ...], list[str]]:

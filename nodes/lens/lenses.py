@@ -19,7 +19,7 @@ from ...lens_models.progress import Progress, progress_within
 from ...lens_models.shape import ApertureShape
 from ..shared.images import shape_warning
 from ..shared.inputs import aliases, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import as_focus, as_shape
 from .render import photograph, picture_outputs, scene_inputs, tilt_inputs
 
@@ -70,7 +70,7 @@ class TAFLensNode(io.ComfyNode):
         film, summary, warnings = photograph(
             lens, image, depth, focus, camera, max_radius_px, depth_resampling, highlight_recovery
         )
-        return io.NodeOutput(*film, ui=say(cls, summary, warnings))
+        return io.NodeOutput(*film, ui=messages_ui(cls, summary, warnings))
 
 
 class DrBokehLensNode(io.ComfyNode):
@@ -156,7 +156,7 @@ class DrBokehLensNode(io.ComfyNode):
         layers = radiance_to_image(compress_highlights(lens.first, highlight_recovery))
         summary += f", {len(layers)} layer{'s' if len(layers) > 1 else ''}"
         return io.NodeOutput(
-            *film, layers.to(mm.intermediate_dtype()), ui=say(cls, summary, [*warnings, *told])
+            *film, layers.to(mm.intermediate_dtype()), ui=messages_ui(cls, summary, [*warnings, *told])
         )
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...lens_models.shape import ApertureShape
 from ..shared.inputs import aliases, number, with_tooltips
-from ..shared.messages import say
+from ..shared.messages import messages_ui
 from ..shared.sockets import APERTURE_SHAPE
 
 DISC, POLYGON, RING, PICTURE = "disc", "polygon", "ring (mirror lens)", "picture (kernel input)"
@@ -65,9 +65,11 @@ class ApertureShapeNode(io.ComfyNode):
         common = {"rotation_deg": rotation_deg, "squeeze": squeeze, "cats_eye": cats_eye}
         if shape == PICTURE and kernel is not None:
             made = ApertureShape.from_image(kernel, **common)
-            return io.NodeOutput(made, ui=say(cls, f"{kernel.shape[2]} × {kernel.shape[1]} px"))
+            return io.NodeOutput(made, ui=messages_ui(cls, f"{kernel.shape[2]} × {kernel.shape[1]} px"))
         made = ApertureShape(
             KINDS[shape], blades=blades, curvature=curvature, inner=inner, edge=edge, **common
         )
         unused = ["The kernel picture is not used: set shape to picture."] if kernel is not None else []
-        return io.NodeOutput(made, ui=say(cls, f"{blades} blades" if shape == POLYGON else shape, unused))
+        return io.NodeOutput(
+            made, ui=messages_ui(cls, f"{blades} blades" if shape == POLYGON else shape, unused)
+        )

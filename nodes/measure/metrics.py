@@ -1,16 +1,10 @@
-"""How well a sweep keeps what a sweep promises: the paper's metrics as nodes."""
+"""The paper's metrics of a sweep."""
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
-from pathlib import Path
 
-import comfy.model_management as mm
-import comfy.utils
-import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -28,9 +22,11 @@ from ...lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE
 from ...lens_models.scene import item
 from ...lens_models.show.energy import energy_plot, score_label
 from ...lens_models.stops import label, parse_f_numbers
-from ..shared.images import picture_size
+from ..shared.images import picture_size, to_host
 from ..shared.inputs import with_tooltips
-from ..shared.messages import say
+from ..shared.messages import listing, messages_ui
+from ..shared.networks import ModelFolder, loaded, wrapped
+from ..shared.progress import each
 from ..shared.sockets import CAMERA, as_camera
 
 VALUES, LIGHT = "picture values (as in the paper)", "linear light"
@@ -39,22 +35,13 @@ BRIGHTER = (
     "linear light: use detail_score, or measure in linear light."
 )
 
-FOLDER = "lpips"
-SUFFIXES = {".safetensors", ".pth", ".pt"}
-NO_FILE = "no file in models/lpips yet"
+FOLDER = ModelFolder("lpips")
+FILES_NEEDED = (
+    f"LPIPS needs two files in models/lpips: {TRUNK_FILE}, AlexNet as torchvision publishes it, "
+    f"and {HEADS_FILE} out of the lpips package (lpips/weights/v0.1). Put them there and press R."
+)
 #: Bytes that a pixel of a pair needs in the network: 64 channels at a quarter of the size, a few times over.
 BYTES_PER_PIXEL = 256
-#: Distances that are written out one by one.
-MOST_TOLD = 12
-
-folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
-
-
-def _files(usual: str) -> list[str]:
-    """Files in models/lpips, the one with the usual name first."""
-    names = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).suffix in SUFFIXES]
-    stem = usual.partition(".")[0]
-    return sorted(names, key=lambda name: (not Path(name).name.startswith(stem), name)) or [NO_FILE]
 
 
 class BlurMonotonicityNode(io.ComfyNode):
@@ -94,12 +81,13 @@ class BlurMonotonicityNode(io.ComfyNode):
         picture_size(images)
         numbers = parse_f_numbers(f_numbers) if camera is None else _f_numbers(camera, len(images))
         values = _values(images)
-        found = blur_monotonicity(srgb_to_linear(values) if measured_in == LIGHT else values, numbers)
-        text = _monotonicity_text(found)
-        plot = energy_plot(found, title=f"Blur Monotonicity, {measured_in}")
-        plot = plot.to(mm.intermediate_device(), mm.intermediate_dtype())
-        warnings = [BRIGHTER] if measured_in == VALUES and found.failed and not found.detail_failed else []
-        return io.NodeOutput(found.score, found.detail_score, plot, text, ui=say(cls, text, warnings))
+        result = blur_monotonicity(srgb_to_linear(values) if measured_in == LIGHT else values, numbers)
+        text = _monotonicity_text(result)
+        plot = to_host(energy_plot(result, title=f"Blur Monotonicity, {measured_in}"))
+        warnings = [BRIGHTER] if measured_in == VALUES and result.failed and not result.detail_failed else []
+        return io.NodeOutput(
+            result.score, result.detail_score, plot, text, ui=messages_ui(cls, text, warnings)
+        )
 
 
 def _values(images: Tensor) -> Tensor:
@@ -122,14 +110,13 @@ def _f_numbers(camera: object, count: int) -> Tensor:
     return torch.as_tensor(camera.f_number, dtype=torch.float64).reshape(-1).expand(count)
 
 
-def _monotonicity_text(found: Monotonicity) -> str:
-    lines = []
+def _monotonicity_text(result: Monotonicity) -> str:
+    lines, stops = [], len(result.f_numbers) - 1
     for name, score, failed in (
-        ("Energy", found.score, found.failed),
-        ("Energy about the mean", found.detail_score, found.detail_failed),
+        ("Energy", result.score, result.failed),
+        ("Energy about the mean", result.detail_score, result.detail_failed),
     ):
-        grows = len(found.f_numbers) - 1 - len(failed)
-        line = f"{name}: {score_label(score)}, {grows} of {len(found.f_numbers) - 1} stops"
+        line = f"{name}: {score_label(score)}, {stops - len(failed)} of {stops} stops"
         if failed:
             line += "; not from " + ", ".join(f"{label(a)} to {label(b)}" for a, b in failed)
         lines.append(line)
@@ -172,13 +159,13 @@ class ContentConsistencyNode(io.ComfyNode):
                 f"{len(codes)} label maps are not a whole number of pictures with {labels_per_picture} maps "
                 "each: change labels_per_picture."
             )
-        found = content_consistency(codes.reshape(pictures, labels_per_picture, *codes.shape[1:]), pairing)
+        result = content_consistency(codes.reshape(pictures, labels_per_picture, *codes.shape[1:]), pairing)
         pairs = [
             f"{a + 1} and {b + 1}: {score_label(share)}"
-            for (a, b), share in zip(found.pairs, found.shares, strict=True)
+            for (a, b), share in zip(result.pairs, result.shares, strict=True)
         ]
-        text = f"Content consistency: {score_label(found.score)}\n" + _told(pairs)
-        return io.NodeOutput(found.score, text, ui=say(cls, text))
+        text = f"Content consistency: {score_label(result.score)}\n{listing(pairs)}"
+        return io.NodeOutput(result.score, text, ui=messages_ui(cls, text))
 
 
 class LPIPSNode(io.ComfyNode):
@@ -192,9 +179,9 @@ class LPIPSNode(io.ComfyNode):
             search_aliases=["metric", "evaluate", "perceptual", "similarity", "distance", "alexnet"],
             inputs=with_tooltips(
                 io.Image.Input("images", tooltip="A sweep, or the first picture of each pair."),
-                io.Combo.Input("trunk", _files(TRUNK_FILE)),
+                io.Combo.Input("trunk", FOLDER.files(TRUNK_FILE)),
                 f"AlexNet of torchvision in models/lpips, usually {TRUNK_FILE}.",
-                io.Combo.Input("heads", _files(HEADS_FILE)),
+                io.Combo.Input("heads", FOLDER.files(HEADS_FILE)),
                 f"Weights of LPIPS v0.1 for AlexNet in models/lpips, usually {HEADS_FILE}.",
                 io.Image.Input("others", optional=True),
                 "The second picture of each pair. Nothing connected: neighbours of images.",
@@ -208,47 +195,30 @@ class LPIPSNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, trunk, heads, others=None) -> io.NodeOutput:
-        if NO_FILE in (trunk, heads):
-            raise ValueError(
-                f"LPIPS needs two files in models/lpips: {TRUNK_FILE}, AlexNet as torchvision publishes it, "
-                f"and {HEADS_FILE} out of the lpips package (lpips/weights/v0.1). Put them there and press R."
-            )
+        files = [FOLDER.path(file, FILES_NEEDED) for file in (trunk, heads)]
         height, width = picture_size(images)
-        pairs, names = _picture_pairs(images, others)
-        network = load_lpips(*(folder_paths.get_full_path_or_raise(FOLDER, file) for file in (trunk, heads)))
-        device, progress = mm.get_torch_device(), comfy.utils.ProgressBar(len(pairs))
-        patcher = ModelPatcher(network, load_device=device, offload_device=mm.unet_offload_device())
-        # what is not a layer of ComfyUI's own cannot be loaded in parts, as --novram would
-        mm.load_models_gpu([patcher], memory_required=height * width * BYTES_PER_PIXEL, force_full_load=True)
-        network.to(device)
-        distances = []
-        for done, pair in enumerate(pairs, start=1):
-            mm.throw_exception_if_processing_interrupted()
-            with torch.inference_mode():
+        pairs = _picture_pairs(images, others)
+        patcher = wrapped(load_lpips(*files))
+        device = loaded(patcher, height * width * BYTES_PER_PIXEL)
+        distances, lines = [], []
+        with torch.inference_mode():
+            for name, pair in each(pairs):
                 distances.append(patcher.model(*(_values(p).float().to(device) for p in pair)).item())
-            progress.update_absolute(done)
+                lines.append(f"{name}: {distances[-1]:.4f}")
         mean = sum(distances) / len(distances)
-        told = [f"{name}: {distance:.4f}" for name, distance in zip(names, distances, strict=True)]
-        text = f"LPIPS: {mean:.4f}\n" + _told(told)
-        return io.NodeOutput(mean, text, ui=say(cls, text))
+        text = f"LPIPS: {mean:.4f}\n{listing(lines)}"
+        return io.NodeOutput(mean, text, ui=messages_ui(cls, text))
 
 
-def _picture_pairs(images: Tensor, others: Tensor | None) -> tuple[list[tuple[Tensor, Tensor]], list[str]]:
-    """Pairs of single pictures and what to call them. Raises ValueError where there is none."""
+def _picture_pairs(images: Tensor, others: Tensor | None) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+    """Pairs of single pictures by name. Raises ValueError where there is none."""
     if others is None:
         if len(images) < 2:
             raise ValueError(
                 "There is 1 picture and nothing to compare it with: connect a sweep of at least 2, or others."
             )
         places = pairwise(range(len(images)))
-        named = [((item(images, a), item(images, b)), f"{a + 1} and {b + 1}") for a, b in places]
-    else:
-        picture_size(others)
-        count = broadcast_batch(pictures=len(images), others=len(others))
-        named = [((item(images, i), item(others, i)), f"pair {i + 1}") for i in range(count)]
-    return [pair for pair, _ in named], [name for _, name in named]
-
-
-def _told(lines: list[str]) -> str:
-    rest = len(lines) - MOST_TOLD
-    return "\n".join(lines[:MOST_TOLD] + ([f"and {rest} more"] if rest > 0 else []))
+        return [(f"{a + 1} and {b + 1}", (item(images, a), item(images, b))) for a, b in places]
+    picture_size(others)
+    count = broadcast_batch(pictures=len(images), others=len(others))
+    return [(f"pair {i + 1}", (item(images, i), item(others, i))) for i in range(count)]

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-import comfy.model_management as mm
-import comfy.utils
 import folder_paths
-import numpy as np
-import torch
 from comfy.cli_args import args
 from comfy_api.latest import io
-from PIL import Image, ImageOps, ImageSequence
 from torch import Tensor
 
-import nodes as comfy_nodes
-
-from ...lens_models.photo.camera import camera_of_photo
-from ...lens_models.photo.exif import read_exif
-from ...lens_models.photo.save import camera_tags, encoded, JPEG, PNG, SUFFIXES, values_name, WEBP, write_new
+from ...lens_models.photo.save import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
 from ...lens_models.show.sheet import captions
-from ..camera.camera import SENSORS
-from ..shared.files import fingerprint, is_there
 from ..shared.images import picture_size
 from ..shared.inputs import with_tooltips
-from ..shared.messages import say
-from ..shared.sockets import ANY_FOCUS, as_camera, as_focus, CAMERA, FOCUS
+from ..shared.messages import listing, messages_ui
+from ..shared.progress import each
+from ..shared.sockets import ANY_FOCUS, CAMERA, as_camera, as_focus
 
-MOST_NAMES_SAID = 8
+#: Names of files that are written out on the node.
+MOST_NAMES = 8
 
 
 class SavePhotoNode(io.ComfyNode):
@@ -75,9 +65,8 @@ class SavePhotoNode(io.ComfyNode):
         focus = None if focus is None else as_focus(focus)
         captions(count, camera, focus)  # refuses settings that are not those of the pictures
         workflow = None if args.disable_metadata else _workflow(cls)
-        progress, saved, shown = comfy.utils.ProgressBar(count), [], []
-        for i in range(count):
-            mm.throw_exception_if_processing_interrupted()
+        saved = []
+        for i in each(range(count)):
             settings = (
                 None if camera is None else camera.part(i, i + 1),
                 None if focus is None else focus.part(i, i + 1),
@@ -91,12 +80,9 @@ class SavePhotoNode(io.ComfyNode):
             except ValueError as error:
                 before = f" {i} of {count} pictures were saved before it." if count > 1 else ""
                 raise ValueError(f"{error}{before}") from error
-            saved.append(path.name)
-            shown.append({"filename": path.name, "subfolder": subfolder, "type": "output"})
-            progress.update_absolute(i + 1)
-        rest = f" and {count - MOST_NAMES_SAID} more" if count > MOST_NAMES_SAID else ""
-        summary = "\n".join(saved[:MOST_NAMES_SAID]) + rest
-        return io.NodeOutput(ui={**say(cls, summary, _warnings(format, images)), "images": shown})
+            saved.append({"filename": path.name, "subfolder": subfolder, "type": "output"})
+        summary = listing([image["filename"] for image in saved], MOST_NAMES)
+        return io.NodeOutput(ui={**messages_ui(cls, summary, _warnings(format, images)), "images": saved})
 
 
 def _written(prefix: str, suffix: str, content: bytes, width: int, height: int) -> tuple[str, Path]:

@@ -1,22 +1,29 @@
-"""What leaves the graph for people."""
+"""Contact Sheet and Focus Overlay."""
 
 from __future__ import annotations
 
-import comfy.model_management
+import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
 
 from ...lens_models import coc_px
 from ...lens_models.camera import broadcast_batch, hyperfocal_m, sharp_limits_m
+from ...lens_models.labels import metres_label
 from ...lens_models.scene import item
 from ...lens_models.show.overlay import acceptable_coc_px, focus_overlay
 from ...lens_models.show.sheet import captioned, captions, contact_sheet, table
-from ...lens_models.labels import metres_label
 from ..lens.render import tilt_inputs
-from ..shared.images import picture_size
+from ..shared.images import picture_size, to_host
 from ..shared.inputs import aliases, number, with_tooltips
-from ..shared.messages import say
-from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, as_camera, as_depth, as_focus, CAMERA, DA3_GEOMETRY, DEPTH, FOCUS, MOGE_GEOMETRY
+from ..shared.messages import messages_ui
+from ..shared.sockets import (
+    ANY_DEPTH,
+    ANY_FOCUS,
+    CAMERA,
+    as_camera,
+    as_depth,
+    as_focus,
+)
 
 UNDER, TABLE = "label under each", "rows and columns"
 
@@ -70,7 +77,7 @@ class ContactSheetNode(io.ComfyNode):
         focus=None,
         arrangement=UNDER,
     ) -> io.NodeOutput:
-        made = (
+        settings = (
             images.shape[0],
             None if camera is None else as_camera(camera),
             None if focus is None else as_focus(focus),
@@ -78,13 +85,13 @@ class ContactSheetNode(io.ComfyNode):
         )
         layout = {"picture_width": picture_width, "text_px": text_size}
         if arrangement == TABLE:
-            found = table(*made)
-            layout |= {"title": found.title, "across": found.across, "down": found.down}
-            sheet = contact_sheet(images, found.own, **layout)
+            grid = table(*settings)
+            layout |= {"title": grid.title, "across": grid.across, "down": grid.down}
+            sheet = contact_sheet(images, grid.own, **layout)
         else:
-            title, texts = captions(*made)
+            title, texts = captions(*settings)
             sheet = contact_sheet(images, texts, title=title, columns=columns, **layout)
-        return io.NodeOutput(sheet.to(comfy.model_management.intermediate_device()))
+        return io.NodeOutput(sheet.to(mm.intermediate_device()))
 
 
 class FocusOverlayNode(io.ComfyNode):
@@ -123,8 +130,8 @@ class FocusOverlayNode(io.ComfyNode):
     def execute(cls, image, depth, focus, camera, sharp_px, tilt=0.0, swing=0.0) -> io.NodeOutput:
         height, width = picture_size(image)
         focus, camera = as_focus(focus).leaning(tilt, swing), as_camera(camera).framed(width, height)
-        found = as_depth(depth, camera)
-        metres = found.depth.resized(height, width).metres.to(image.device)
+        converted = as_depth(depth, camera)
+        metres = converted.depth.resized(height, width).metres.to(image.device)
         count = broadcast_batch(
             pictures=image.shape[0], depths=metres.shape[0], focus_settings=focus.batch, cameras=camera.batch
         )
@@ -138,18 +145,10 @@ class FocusOverlayNode(io.ComfyNode):
             f"hyperfocal {metres_label(h)}"
             for d, n, f, h in zip(distance, near, far, hyperfocal, strict=True)
         ]
-        shown = torch.cat(
-            [
-                focus_overlay(
-                    item(image, i),
-                    coc_px(item(metres, i), focus.part(i, i + 1), camera.part(i, i + 1), width),
-                    sharp,
-                )
-                for i in range(count)
-            ]
-        )
-        device = comfy.model_management.intermediate_device()
-        overlay = captioned(shown, texts).to(device, comfy.model_management.intermediate_dtype())
-        return io.NodeOutput(
-            overlay, near[0], far[0], hyperfocal[0], ui=say(cls, "\n".join(texts[:8]), found.warnings)
-        )
+        overlays = []
+        for i in range(count):
+            coc = coc_px(item(metres, i), focus.part(i, i + 1), camera.part(i, i + 1), width)
+            overlays.append(focus_overlay(item(image, i), coc, sharp))
+        overlay = to_host(captioned(torch.cat(overlays), texts))
+        ui = messages_ui(cls, "\n".join(texts[:8]), converted.warnings)
+        return io.NodeOutput(overlay, near[0], far[0], hyperfocal[0], ui=ui)

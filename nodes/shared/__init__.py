@@ -1,1 +1,1 @@
-"""What the nodes share: sockets, messages, pictures, files."""
+"""What the nodes share: sockets, inputs, messages, images, files, networks, progress."""

@@ -1,7 +1,8 @@
-"""What the nodes ask of a picture, and of what goes with one."""
+"""Checks of pictures and of what goes with them, and the way out to ComfyUI."""
 
 from __future__ import annotations
 
+import comfy.model_management as mm
 from torch import Tensor
 
 ASPECT_TOLERANCE = 0.02
@@ -14,10 +15,15 @@ def picture_size(image: Tensor) -> tuple[int, int]:
     return tuple(image.shape[1:3])
 
 
+def to_host(image: Tensor) -> Tensor:
+    """A picture or mask where ComfyUI keeps its own, and as precise."""
+    return image.to(mm.intermediate_device(), mm.intermediate_dtype())
+
+
 def shape_warning(name: str, own: tuple[int, int], picture: tuple[int, int], then: str) -> list[str]:
     """A sentence where something is not of the picture's shape; both sizes are height and width, px.
 
-    then: how the sentence goes on after a comma or a full stop.
+    then: the end of the sentence, from its comma or full stop on.
     """
     (own_height, own_width), (height, width) = own, picture
     if abs(own_width * height / (own_height * width) - 1.0) <= ASPECT_TOLERANCE:

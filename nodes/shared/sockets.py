@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from torch import Tensor
 
 from ...lens_models import Camera, Focus
 from ...lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
@@ -50,6 +51,13 @@ def as_focus(value: Any) -> Focus:
         f"The focus input got {_kind(value)}: connect Focus Distance, another focus node of Fine Defocus, "
         "or a FLOAT in metres."
     )
+
+
+def focus_at(distance_m: Tensor, scale: Tensor | float = 1.0) -> Focus:
+    """Focus at each of the distances `(B,)`, in plain numbers where there is one."""
+    if len(distance_m) > 1:
+        return Focus(distance_m, scale)
+    return Focus(distance_m.item(), scale.item() if isinstance(scale, Tensor) else scale)
 
 
 def as_depth(value: Any, camera: Camera | None = None) -> Converted:

@@ -84,7 +84,7 @@ def focus():
     )
     _, distance, scale, saliency, _ = found.args
     return {
-        "files": predict._files(), "loaded": loaded.ui["text"], "said": found.ui["text"],
+        "files": predict.FOLDER.files(), "loaded": loaded.ui["text"], "said": found.ui["text"],
         "distance": distance, "scale": scale, "saliency": (saliency - seen["saliency"]).abs().max().item(),
     }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Sheets, overlays and files: what leaves the graph."""
