@@ -11,80 +11,23 @@ COMFYUI_URL (one that runs already), COMFYUI_ARGS (default --cpu), FINE_DEFOCUS_
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tools import provision
+from tools.demo import demo
+from tools.server import HostError
+
 REPO = Path(__file__).resolve().parent
-WORKFLOWS = [REPO / "example_workflows" / f"{name}.json" for name in ("aperture_sweep_photo", "lens_swap")]
 
 log = logging.getLogger("fine_defocus")
 
 
-def demo(output: Path, serve: bool) -> None:
-    from host import provision
-    from host.hero import hero
-    from host.server import connect
-    from host.workflow import to_prompt
-
-    python = provision.project()
-    folder = provision.CACHE / "photo"
-    folder.mkdir(parents=True, exist_ok=True)
-    # the made-up scenes are for the other templates, which only a person opens
-    scripts = [REPO / "tests" / "host" / f"{name}.py" for name in ("motorcycle", *["made_up"] * serve)]
-    written = [
-        path
-        for script in scripts
-        for path in subprocess.run(
-            [python, script, folder], check=True, capture_output=True, text=True
-        ).stdout.splitlines()
-    ]
-    log.info("starting ComfyUI ...")
-    # A person's own pictures and models outlive the session; a demo's base folder does not.
-    with connect(provision.host, provision.CACHE / "serve" if serve else None) as server:
-        for path in written:
-            server.upload(Path(path))
-        output.mkdir(parents=True, exist_ok=True)
-        info = server.object_info()
-        prompts = {
-            str(path.relative_to(REPO)): to_prompt(json.loads(path.read_text(encoding="utf-8")), info)
-            for path in WORKFLOWS
-        }
-        prompts["the animation of the README"] = hero("motorcycle.png", "motorcycle_depth.png")
-        for name, prompt in prompts.items():
-            log.info("running %s ...", name)
-            start = time.monotonic()
-            entry = server.prompt(prompt, timeout=1800)
-            log.info("done in %.1f s", time.monotonic() - start)
-            _say(entry)
-            for node_id, result in entry["outputs"].items():
-                for image in result.get("images", []):
-                    if prompt[node_id]["class_type"] in ("SaveImage", "SaveAnimatedWEBP"):
-                        path = output / image["filename"]
-                        path.write_bytes(server.view(image))
-                        print(path)
-        if serve:
-            print(f"ComfyUI is open at {server.url} - the workflows: Templates > Extensions. Ctrl-C ends it.")
-            while True:
-                server.check()
-                time.sleep(1)
-
-
-def _say(entry: dict) -> None:
-    """What the nodes have to tell a person, such as how many depth pixels were filled."""
-    for result in entry["outputs"].values():
-        for text in result.get("text", []):
-            log.info("  %s", text)
-
-
 def test(arguments: list[str]) -> int:
-    from host import provision
-
     python = provision.project()
     if not os.environ.get("COMFYUI_URL"):
         provision.host()
@@ -106,13 +49,10 @@ def test(arguments: list[str]) -> int:
 
 
 def pictures(names: list[str]) -> int:
-    from host import provision
-
     python = provision.project()
     if not os.environ.get("COMFYUI_URL"):
         provision.host()
-    script = REPO / "tests" / "host" / "help_pictures.py"
-    return subprocess.run([python, script, *names], cwd=REPO).returncode
+    return subprocess.run([python, "-m", "tools.help_pictures", *names], cwd=REPO).returncode
 
 
 def main() -> int:
@@ -133,10 +73,6 @@ def main() -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.path.insert(0, str(REPO / "tests"))
-    from host.provision import ProvisionError
-    from host.server import HostError
-
     try:
         if options.command == "test":
             return test(sys.argv[2:])
@@ -145,7 +81,7 @@ def main() -> int:
         demo(options.output, options.serve)
     except KeyboardInterrupt:
         print()
-    except (ProvisionError, HostError) as error:
+    except (provision.ProvisionError, HostError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -20,11 +20,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from host import motorcycle  # noqa: E402
 from optics.shots import shot  # noqa: E402
 
 from lens_models.depth.convert import fill_missing  # noqa: E402
 from lens_models.light import srgb_to_linear  # noqa: E402
+from tools import motorcycle  # noqa: E402
 from training.evaluate.methods import LENSES  # noqa: E402
 from training.evaluate.options import Evaluation  # noqa: E402
 from training.evaluate.renderers import TITLES, Sharp, judge, markdown, render  # noqa: E402

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
+from tools import provision
+from tools.server import connect
 
-from host import provision  # noqa: E402
-from host.server import connect  # noqa: E402
+REPO = Path(__file__).resolve().parents[1]
 
 # a shared machine stalls now and then: correctness is tested here, time is measured in benchmarks/
 settings.register_profile("patient", deadline=None)
@@ -56,14 +54,14 @@ def comfy():
 @pytest.fixture(scope="session")
 def photo(comfy, tmp_path_factory):
     """The demo's photo and its depth in ComfyUI's input folder."""
-    from host import motorcycle
+    from tools import motorcycle
 
     return [comfy.upload(file) for file in motorcycle.write(tmp_path_factory.mktemp("photo"))]
 
 
 @pytest.fixture(scope="session")
 def scenes(comfy, tmp_path_factory):
-    """The made-up pictures of the templates in ComfyUI's input folder."""
-    from host import made_up
+    """The synthetic pictures of the templates in ComfyUI's input folder."""
+    from tools import synthetic_scenes
 
-    return [comfy.upload(file) for file in made_up.write(tmp_path_factory.mktemp("scenes"))]
+    return [comfy.upload(file) for file in synthetic_scenes.write(tmp_path_factory.mktemp("scenes"))]

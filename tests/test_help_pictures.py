@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from host.help_workflows import PICTURES
-from host.hero import FRAMES, NAME
 from PIL import Image
+
+from tools.help_workflows import PICTURES
+from tools.hero import FRAMES, NAME
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "web" / "docs"

@@ -13,11 +13,11 @@ import types
 
 import pytest
 import torch
-from host import provision
-from host.provision import REPO
 from safetensors.torch import load_file, save_file
 
 from lens_models.depth.hugging_face import MetricModel, Preparation, load_metric_model
+from tools import provision
+from tools.provision import REPO
 
 HALF = (0.5, 0.5, 0.5)
 

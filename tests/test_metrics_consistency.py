@@ -8,8 +8,6 @@ import subprocess
 
 import pytest
 import torch
-from host import provision
-from host.provision import REPO
 
 from lens_models.metrics.consistency import (
     UNLABELLED,
@@ -18,6 +16,8 @@ from lens_models.metrics.consistency import (
     sets_meet,
     top_labels,
 )
+from tools import provision
+from tools.provision import REPO
 from training.evaluate.metrics.load import load_segmenter
 from training.evaluate.metrics.preparation import Preparation
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from host import motorcycle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optics import scenes
-from optics.raytrace import all_in_focus, depth_metres
 
 from lens_models import Camera, Focus, blur, dr_bokeh_lens, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
 from lens_models.metrics import blur_monotonicity, energy
 from lens_models.show.energy import energy_plot, score_label
 from lens_models.stops import FULL_STOPS
+from tools import motorcycle
+from tools.raytrace import all_in_focus, depth_metres
 
 SIDE = 24
 

@@ -25,7 +25,7 @@ MEAN, REGION = STRATEGIES
 @pytest.fixture(scope="module")
 def motorcycle():
     """The demo's photo `(1, 3, H, W)` and its measured depth, holes filled as a depth node fills them."""
-    from host import motorcycle as photo
+    from tools import motorcycle as photo
 
     picture, metres = photo.load()
     metres = torch.tensor(metres)[None].float()

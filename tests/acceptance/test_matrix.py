@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from host import provision
-from host.provision import REPO
+
+from tools import provision
+from tools.provision import REPO
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

@@ -10,10 +10,10 @@ import json
 
 import numpy as np
 import pytest
-from host.workflow import Graph
 from PIL import Image
 
 from lens_models.photo.exif import read_exif
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from browser.picker import sent
-from host import provision
 from playwright.sync_api import expect
+
+from tools import provision
 
 # a starved machine draws seconds later what it was told
 expect.set_options(timeout=60_000)

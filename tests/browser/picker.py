@@ -7,9 +7,10 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-from host.provision import REPO
-from host.server import PACK
 from PIL import Image
+
+from tools.provision import REPO
+from tools.server import PACK
 
 EXAMPLE = REPO / "example_workflows" / "click_to_focus.json"
 MARKS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from host import provision
+
+from tools import provision
 
 SCREENSHOTS = provision.REPO / "output" / "screenshots"
 

@@ -6,8 +6,9 @@ import json
 from itertools import combinations
 
 import pytest
-from host.provision import REPO
-from host.workflow import to_prompt
+
+from tools.provision import REPO
+from tools.workflow import to_prompt
 
 EXAMPLES = sorted((REPO / "example_workflows").glob("*.json"))
 RENDERERS = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])

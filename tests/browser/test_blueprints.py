@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 from browser.templates import RENDERERS, overlapping
-from host import motorcycle
-from host.provision import REPO
 from host.toys import write_depth_weights
 from PIL import Image
+
+from tools import motorcycle
+from tools.provision import REPO
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from host.provision import REPO
+
+from tools.provision import REPO
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -7,12 +7,12 @@ import base64
 import numpy as np
 import pytest
 import torch
-from host import motorcycle
-from host.provision import REPO
 
 from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
 from lens_models.camera import inverse_depth, radius_px_per_inverse_m
 from lens_models.light import image_to_radiance, radiance_to_image
+from tools import motorcycle
+from tools.provision import REPO
 
 pytestmark = [pytest.mark.browser]
 

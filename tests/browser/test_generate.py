@@ -13,9 +13,10 @@ import os
 
 import pytest
 from browser.templates import EXAMPLES, RENDERERS, check_it_opens_whole, overlapping
-from host.provision import REPO
 from host.toys import small, toy_host
 from PIL import Image
+
+from tools.provision import REPO
 
 pytestmark = [
     pytest.mark.browser,

@@ -6,8 +6,9 @@ import re
 
 import pytest
 from browser.templates import RENDERERS
-from host.provision import REPO
-from host.server import PACK
+
+from tools.provision import REPO
+from tools.server import PACK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

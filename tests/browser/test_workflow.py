@@ -6,8 +6,9 @@ import json
 
 import pytest
 from browser.templates import EXAMPLES, RENDERERS, check_it_opens_whole, overlapping
-from host.provision import REPO
 from PIL import Image
+
+from tools.provision import REPO
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.server import HostError
-from host.workflow import Graph
+from tools.server import HostError
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

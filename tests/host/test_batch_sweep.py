@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from host import provision
-from host.provision import REPO
-from host.server import HostError
-from host.workflow import Graph
 from lens_models.photo.exif import read_exif
+from tools import provision
+from tools.provision import REPO
+from tools.server import HostError
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

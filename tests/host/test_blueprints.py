@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from host.provision import REPO
-from host.server import PACK
-from host.workflow import _is_widget, _specs
+from tools.provision import REPO
+from tools.server import PACK
+from tools.workflow import _is_widget, _specs
 
 BLUEPRINTS = sorted((REPO / "subgraphs").glob("*.json"))
 OUTER_INPUT, OUTER_OUTPUT = -10, -20

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from host import provision
-from host.server import HostError
-from host.workflow import Graph
 from lens_models.depth.metric3d.config import Metric3DConfig
 from lens_models.depth.metric3d.network import Metric3Dv2
+from tools import provision
+from tools.server import HostError
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

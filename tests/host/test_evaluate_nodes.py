@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from host.provision import REPO
-from host.server import HostError
-from host.workflow import Graph
 from lens_models.metrics import LPIPS
+from tools.provision import REPO
+from tools.server import HostError
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

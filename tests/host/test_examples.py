@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host import motorcycle
-from host.provision import REPO
-from host.server import PACK
 from host.toys import write_depth_weights
-from host.workflow import to_prompt
+from tools import motorcycle
+from tools.provision import REPO
+from tools.server import PACK
+from tools.workflow import to_prompt
 
 pytestmark = pytest.mark.host
 

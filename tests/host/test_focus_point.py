@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host import motorcycle
-from host.server import HostError
-from host.workflow import Graph
+from tools import motorcycle
+from tools.server import HostError
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

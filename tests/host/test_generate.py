@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from host import provision
-from host.provision import REPO
-from host.server import HostError
-from host.workflow import Graph
 from lens_models.generator import ExifEmbedding, export_metadata, save_exif_embedding
 from lens_models.generator.exif_embedding import load_exif_embedding, told_the_camera
 from lens_models.generator.schedule import ItemNoise
+from tools import provision
+from tools.provision import REPO
+from tools.server import HostError
+from tools.workflow import Graph
 from training.networks.sdxl_unet import build_unet, generate, load_unet
 
 pytestmark = pytest.mark.host

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.provision import REPO
 from host.toys import SIDE_PX, small, toy_host
-from host.workflow import Graph, to_prompt
+from tools.provision import REPO
+from tools.workflow import Graph, to_prompt
 
 pytestmark = [
     pytest.mark.host,

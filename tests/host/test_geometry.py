@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from host import provision
-from host.provision import REPO
+from tools import provision
+from tools.provision import REPO
 
 pytestmark = pytest.mark.host
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from host import motorcycle, provision
-from host.provision import REPO
-from host.server import PACK, ComfyHost
 from host.toys import write_depth_weights
-from host.workflow import to_prompt
+from tools import motorcycle, provision
+from tools.provision import REPO
+from tools.server import PACK, ComfyHost
+from tools.workflow import to_prompt
 
 MOST_BYTES = 5_000_000
 PICTURES = (".jpg", ".png", ".webp", ".gif", ".mp4")
@@ -70,7 +70,7 @@ def test_the_archive_holds_the_pack_and_no_workshop():
         "__init__.py", "nodes", "lens_models", "web", "locales", "example_workflows", "pyproject.toml",
         "requirements.txt", "README.md", "CHANGELOG.md", "LICENSE",
     }  # fmt: skip
-    assert not tops & {"tests", "benchmarks", "training", "dev.py"}
+    assert not tops & {"tests", "tools", "benchmarks", "training", "dev.py"}
     assert [name for name in names if name.startswith(".")] == []
     # all of each: a pattern that is not anchored would take a folder of the same name out of the pack
     kept = tuple(f"{top}/" for top in tops)

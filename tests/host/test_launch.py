@@ -19,13 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
-from host import provision
 from host.pretend_gpu import DEVICE, PretendGPU
-from host.provision import REPO
-from host.server import ComfyHost
 from host.toys import write_depth_weights
-from host.workflow import Graph
 from lens_models.metrics.lpips import LPIPS
+from tools import provision
+from tools.provision import REPO
+from tools.server import ComfyHost
+from tools.workflow import Graph
 
 FOCUS_WEIGHTS = REPO / "tests" / "fixtures" / "vst" / "state_dict.safetensors"
 HALF = ("--fp16-intermediates", "--cache-none", "--preview-method", "latent2rgb", "--disable-smart-memory")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from host import provision
-from host.provision import REPO
-from host.server import PACK
 from host.test_running import sweep
+from tools import provision
+from tools.provision import REPO
+from tools.server import PACK
 
 GOLDEN = Path(__file__).parent / "golden" / "object_info.json"
 FILES = ("base", "file", "heads", "trunk")

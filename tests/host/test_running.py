@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from host.workflow import Graph
+from tools.workflow import Graph
 
 pytestmark = pytest.mark.host
 

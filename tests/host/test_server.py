@@ -7,8 +7,8 @@ import io
 import pytest
 from PIL import Image
 
-from host.server import HostError
-from host.workflow import Graph, to_prompt
+from tools.server import HostError
+from tools.workflow import Graph, to_prompt
 
 pytestmark = pytest.mark.host
 

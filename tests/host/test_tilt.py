@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.provision import REPO
-from host.server import HostError
-from host.workflow import Graph, to_prompt
+from tools.provision import REPO
+from tools.server import HostError
+from tools.workflow import Graph, to_prompt
 
 pytestmark = pytest.mark.host
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from host.toys import SIDE_PX, toy_host
 from host.trained import STEPS, train
-from host.workflow import Graph
+from tools.workflow import Graph
 
 pytestmark = [
     pytest.mark.host,

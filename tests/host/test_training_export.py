@@ -15,8 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from host import provision
-from host.provision import REPO
 from lens_models.focus import (
     FocusPredictor,
     VisualSaliencyTransformer,
@@ -26,6 +24,8 @@ from lens_models.focus import (
 )
 from lens_models.generator import ExifEmbedding
 from lens_models.generator.exif_embedding import head_tensors
+from tools import provision
+from tools.provision import REPO
 from training.export.export import export_state, read_state
 
 pytestmark = pytest.mark.host

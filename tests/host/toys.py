@@ -10,9 +10,8 @@ import torch
 
 from lens_models.depth.metric3d.config import Metric3DConfig
 from lens_models.depth.metric3d.network import Metric3Dv2
-
-from . import motorcycle, provision
-from .server import ComfyHost
+from tools import motorcycle, provision
+from tools.server import ComfyHost
 
 PACK = Path(__file__).with_name("toy_sdxl.py")
 #: Side of a toy's picture, px: the templates' 1024 only cost time with random weights.

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from host.provision import REPO
+from tools.provision import REPO
 
 FIXTURES = REPO / "tests" / "fixtures"
 #: Width of the fixture's prompts.

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import torch
 from optics import scenes
-from optics.raytrace import Scene, ThinLens, render
 
 from lens_models import Camera, Focus, Layer
+from tools.raytrace import Scene, ThinLens, render
 
 RAYS = 1024
 

@@ -7,7 +7,11 @@ import itertools
 
 import numpy as np
 import pytest
-from optics.raytrace import (
+from optics.scenes import slant
+from optics.score import psnr_srgb
+
+from tools.canvas import Canvas
+from tools.raytrace import (
     Scene,
     ThinLens,
     all_in_focus,
@@ -18,8 +22,6 @@ from optics.raytrace import (
     trace,
     trace_metres,
 )
-from optics.scenes import Canvas, slant
-from optics.score import psnr_srgb
 
 LENS = ThinLens(focal_mm=85.0, f_number=2.0, focus_m=1.5)
 SIZE = 64

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from optics.raytrace import ThinLens
 from optics.score import psnr_linear, psnr_srgb, srgb_decode, srgb_encode
 from optics.shots import shot
 
 from lens_models import Camera, Focus, taf_lens
+from tools.raytrace import ThinLens
 
 STOPS = (1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
 ENGINES = ("reference", "stack", "cpu")

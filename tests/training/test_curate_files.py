@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from host import provision
 
 from lens_models.photo.exif import read_exif
+from tools import provision
 from training.curate.exif import Worker, header
 from training.curate.guard import within
 from training.curate.index import format_of

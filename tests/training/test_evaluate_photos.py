@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from host import motorcycle
 from optics.shots import shot
 from PIL import Image
 
 from lens_models import Camera, Focus, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
+from tools import motorcycle
 from training.evaluate import ebb, renderers
 from training.evaluate.options import Evaluation
 from training.evaluate.pfm import read_pfm

@@ -1,4 +1,4 @@
-"""A made-up model town on a table, seen from above: a scene whose ground leans, for the pictures of tilt."""
+"""A synthetic model town on a table, seen from above: its ground leans, for the pictures of tilt."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PICTURES: dict[str, Callable[[Studio], Link]] = {}
 
 
 class Studio(Graph):
-    """A workflow in which whatever is not said is at the node's default, and the scenes for it."""
+    """A workflow in which inputs that are not given take the node's default, and the scenes for it."""
 
     def __init__(self, info: dict, server: Server):
         super().__init__()
@@ -34,7 +34,7 @@ class Studio(Graph):
         return {"image": self("LoadImage", image="motorcycle.png"), "depth": depth}
 
     def scene(self, name: str, depth: str = "") -> dict[str, Link]:
-        """Picture and depth of a made-up scene."""
+        """Picture and depth of a synthetic scene."""
         file = depth or f"{name}_depth.exr"
         return {
             "image": self("LoadImage", image=f"{name}.png"),
@@ -316,7 +316,7 @@ def blur_monotonicity(s: Studio) -> Link:
 
 @picture
 def content_consistency(s: Studio) -> Link:
-    """The scores are those that a first run told."""
+    """The scores are those of a first run."""
     narrow, wide = (s("LoadImage", image=f"labels_{stop}.png") for stop in ("narrow", "wide"))
     found = s("FineDefocusContentConsistency", labels=s.batch(narrow, wide))
     s("PreviewAny", source=found)

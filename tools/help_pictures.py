@@ -2,7 +2,7 @@
 
 `python dev.py pictures [NAME ...]` makes them anew, all or those named; every picture is a function of this
 name in help_workflows.py, with the pack's Contact Sheet as its frame. They need no weights: depth is measured
-(the demo photo) or made up.
+(the demo photo) or synthetic.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from host import made_up, motorcycle, provision
-from host.help_town import town
-from host.help_workflows import PICTURES, Studio
-from host.server import Server, connect
+from . import motorcycle, provision, synthetic_scenes
+from .help_workflows import PICTURES, Studio
+from .server import Server, connect
+from .synthetic_town import town
 
 log = logging.getLogger("fine_defocus.pictures")
 
@@ -32,12 +30,12 @@ QUALITIES = range(82, 20, -4)
 
 
 def put(server: Server) -> None:
-    """The photo, the made-up scenes and label maps into ComfyUI's input folder."""
+    """The photo, the synthetic scenes and label maps into ComfyUI's input folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = [*motorcycle.write(folder), *made_up.write(folder)]
+        files = [*motorcycle.write(folder), *synthetic_scenes.write(folder)]
         radiance, depth = town()
-        Image.fromarray(made_up.srgb(radiance)).save(folder / "town.png")
+        Image.fromarray(synthetic_scenes.srgb(radiance)).save(folder / "town.png")
         np.save(folder / "town_depth.npy", depth.astype(np.float32))
         maps = label_maps(np.asarray(Image.open(folder / "sitter.png"))[..., :3])
         for stop, picture in zip(("narrow", "wide", "differ"), maps, strict=True):

