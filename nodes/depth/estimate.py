@@ -1,4 +1,4 @@
-"""Depth in metres out of a picture, by a network."""
+"""Estimate Depth: depth in metres out of a picture, by a network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import comfy.model_management as mm
-import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -22,10 +21,12 @@ from ...lens_models.photo.exif import read_exif
 from ..shared.images import picture_size
 from ..shared.inputs import aliases, number, with_tooltips
 from ..shared.messages import messages_ui
+from ..shared.networks import loaded
+from ..shared.progress import on_progress
 from ..shared.sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
 from .given import depth_summary
 
-#: Pictures that a network sees in one go at most, and the share of free memory that they may fill.
+#: Pictures that a network gets in one go at most, and the share of free memory that they may fill.
 MOST_AT_ONCE, SHARE_OF_MEMORY = 16, 0.7
 #: Core nodes whose output 0 is a photo file as it is.
 PHOTO_LOADERS = ("LoadImage", "LoadImageOutput")
@@ -33,10 +34,10 @@ PHOTO_LOADERS = ("LoadImage", "LoadImageOutput")
 
 @dataclass(frozen=True)
 class Focal:
-    """fx_px: `(1,)` or `(B,)` focal length in px, None = the network finds it; said: where it came from."""
+    """fx_px: `(1,)` or `(B,)` focal length in px, None = the network estimates it; origin: a sentence."""
 
     fx_px: Tensor | None
-    said: str
+    origin: str
 
 
 def _px(fx_px: Tensor) -> str:
@@ -52,9 +53,9 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
         fx = fx[:1] if (fx == fx[0]).all() else fx
         return Focal(fx, f"Focal length {_px(fx)}, from the camera input{unused}.")
     exif = read_exif(photo) if photo else None
-    found = exif.fx_px(width, height) if exif else None
-    if found:
-        fx = torch.tensor([found], dtype=torch.float64)
+    exif_fx = exif.fx_px(width, height) if exif else None
+    if exif and exif_fx:
+        fx = torch.tensor([exif_fx], dtype=torch.float64)
         equivalent = f"{exif.focal_35mm:g} mm equivalent" if exif.focal_35mm else f"{exif.focal_mm:g} mm"
         taken = ", ".join(filter(None, (exif.camera_name, equivalent)))
         return Focal(fx, f"Focal length {_px(fx)}, from the photo's EXIF ({taken}){unused}.")
@@ -64,7 +65,7 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
         return Focal(None, "Focal length unknown; this network does not use it.")
     fx = torch.tensor([estimator.default_fx_px(width)], dtype=torch.float64)
     view = view_degrees(fx.item(), width)
-    why = "The photo has no focal length in its EXIF" if photo else "Nobody told the focal length"
+    why = "The photo has no focal length in its EXIF" if photo else "No focal length given"
     return Focal(
         fx,
         f"{why}: {_px(fx)} assumed, a 35 mm lens on full frame ({view:.0f}° across). Distances scale with "
@@ -102,7 +103,7 @@ def _interruptible(network: torch.nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-class _Film:
+class _Results:
     """Room for the results of all pictures on the host's device."""
 
     def __init__(self, count: int, height: int, width: int) -> None:
@@ -112,33 +113,31 @@ class _Film:
         self.normal = torch.empty(count, height, width, 3, device=where, dtype=kind)
         self.fx_px: Tensor | None = None
 
-    def expose(self, start: int, stop: int, found: estimator.Measured) -> None:
-        if found.depth_m.isnan().any():
+    def store(self, start: int, stop: int, part: estimator.Measured) -> None:
+        if part.depth_m.isnan().any():
             raise ValueError(
                 "The network's answer is not a number: its weights overflow in this precision. Set precision "
                 "to fp32 in Load Depth Model."
             )
-        self.depth_m[start:stop] = found.depth_m
-        self.confidence[start:stop] = found.confidence
-        self.normal[start:stop] = normal_picture(found.normal)
-        if found.fx_px is not None:
+        self.depth_m[start:stop] = part.depth_m
+        self.confidence[start:stop] = part.confidence
+        self.normal[start:stop] = normal_picture(part.normal)
+        if part.fx_px is not None:
             if self.fx_px is None:
                 self.fx_px = torch.empty(self.depth_m.shape[0], dtype=torch.float64)
-            self.fx_px[start:stop] = found.fx_px.cpu()
+            self.fx_px[start:stop] = part.fx_px.cpu()
 
 
 def _measure_all(
     patcher: ModelPatcher, image: Tensor, fx_px: Tensor | None, options: dict, warnings: list[str]
-) -> _Film:
+) -> _Results:
     """Every picture through the network, as many at once as there is memory for."""
     network, device = patcher.model, patcher.load_device
     pictures, height, width = image.shape[:3]
     count = broadcast_batch(pictures=pictures, focal_lengths=1 if fx_px is None else fx_px.numel())
-    film, progress = _Film(count, height, width), comfy.utils.ProgressBar(pictures)
+    results, report = _Results(count, height, width), on_progress()
     needed = estimator.working_bytes(network, height, width, options["canvas"], guided=options["guided"])
-    # what is not a layer of ComfyUI's own cannot be loaded in parts
-    mm.load_models_gpu([patcher], memory_required=needed, force_full_load=True)
-    network.to(device)
+    loaded(patcher, needed)
     at_once = 1
     if device.type != "cpu":
         room = int(SHARE_OF_MEMORY * mm.get_free_memory(device) / needed)
@@ -150,8 +149,8 @@ def _measure_all(
             focal = fx_px if fx_px is None or fx_px.numel() == 1 or pictures == 1 else fx_px[start:stop]
             srgb = image[start:stop].movedim(-1, 1)
             try:
-                found = estimator.measure(network, srgb.to(device), focal, **options)
-                film.expose(*((0, count) if pictures == 1 else (start, stop)), found)
+                measured = estimator.measure(network, srgb.to(device), focal, **options)
+                results.store(*((0, count) if pictures == 1 else (start, stop)), measured)
             except Exception as error:
                 if device.type == "cpu" or not mm.is_oom(error):
                     raise
@@ -165,8 +164,8 @@ def _measure_all(
                 network.to(device)
                 continue
             start = stop
-            progress.update_absolute(stop)
-    return film
+            report(stop, pictures)
+    return results
 
 
 class EstimateDepthNode(io.ComfyNode):
@@ -185,9 +184,9 @@ class EstimateDepthNode(io.ComfyNode):
                 "Sharp picture, or the frames of a clip. Transparency is left out.",
                 DEPTH_MODEL.Input("depth_model", tooltip="From Load Depth Model."),
                 io.Combo.Input("canvas", [AUTO, *CANVASES], default=AUTO),
-                "Size at which Metric3Dv2 sees the picture, height × width in pixels. Automatic takes 616 × "
-                "1064, or the cheaper square where it shows as much; 784 × 784 gives square pictures more "
-                "detail. Other networks have their own size.",
+                "Size at which Metric3Dv2 processes the picture, height × width in pixels. Automatic takes "
+                "616 × 1064, or the cheaper square where it covers as much; 784 × 784 gives square pictures "
+                "more detail. Other networks have their own size.",
                 number("sky_m", 200.0, 0.0, 300.0, 5.0),
                 "Distances from here on, in metres, become sky, which is infinitely far. 0 keeps every "
                 "distance.",
@@ -205,7 +204,7 @@ class EstimateDepthNode(io.ComfyNode):
             outputs=with_tooltips(
                 DEPTH.Output("depth", tooltip="Depth in metres."),
                 io.Mask.Output("confidence"),
-                "How sure the network is, 0..1; 1 everywhere from networks that do not tell.",
+                "How sure the network is, 0..1; 1 everywhere from networks that give none.",
                 io.Image.Output("normal"),
                 "Normal map: red right, green up, blue towards the camera; 0.5 is zero.",
             ),
@@ -220,21 +219,22 @@ class EstimateDepthNode(io.ComfyNode):
         photo = _photo_file(cls.hidden.prompt, cls.hidden.unique_id)
         focal, warnings = _focal(patcher.model, camera, photo, width, height), []
         options = {"canvas": canvas, "sky_m": sky_m or None, "guided": guided}
-        film = _measure_all(patcher, image, focal.fx_px, options, warnings)
-        fx_px, said = focal.fx_px, focal.said
-        if film.fx_px is not None:
-            fx_px, said = film.fx_px, f"Focal length {_px(film.fx_px)}, found by the network."
-        metres = film.depth_m
+        results = _measure_all(patcher, image, focal.fx_px, options, warnings)
+        fx_px, notes = focal.fx_px, focal.origin
+        if results.fx_px is not None:
+            fx_px, notes = results.fx_px, f"Focal length {_px(results.fx_px)}, estimated by the network."
+        metres = results.depth_m
         if steady_scale and len(metres) > 1:
             factors = estimator.steady_factors(metres)
             metres = metres * factors.view(-1, 1, 1)
-            said += f" Steady scale: frames × {factors.min():.3f} to {factors.max():.3f}."
+            notes += f" Steady scale: frames × {factors.min():.3f} to {factors.max():.3f}."
         depth = DepthMap(
             metres,
             torch.ones_like(metres, dtype=torch.bool),
             None if fx_px is None else fx_px.float().expand(len(metres)),
-            f"{estimator.title(patcher.model)}. {said}",
+            f"{estimator.title(patcher.model)}. {notes}",
         )
         frames = f"{len(metres)} × " if len(metres) > 1 else ""
-        summary = f"{frames}{depth_summary(depth)}. {said}"
-        return io.NodeOutput(depth, film.confidence, film.normal, ui=messages_ui(cls, summary, warnings))
+        summary = f"{frames}{depth_summary(depth)}. {notes}"
+        ui = messages_ui(cls, summary, warnings)
+        return io.NodeOutput(depth, results.confidence, results.normal, ui=ui)

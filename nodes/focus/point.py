@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
+from comfy_api.latest import ui as previews
 from torch import Tensor
 
-from ...lens_models import Camera, Focus
+from ...lens_models import Camera
 from ...lens_models.camera import broadcast_batch
 from ...lens_models.depth import DepthMap
 from ...lens_models.focus.point import (
@@ -26,9 +27,9 @@ from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.show.overlay import acceptable_coc_px
 from ...lens_models.stops import label as f_label
 from ..shared.images import picture_size, shape_warning
-from ..shared.inputs import aliases, with_tooltips
+from ..shared.inputs import aliases, number, with_tooltips
 from ..shared.messages import messages_ui
-from ..shared.sockets import ANY_DEPTH, CAMERA, FOCUS, as_camera, as_depth
+from ..shared.sockets import ANY_DEPTH, CAMERA, FOCUS, as_camera, as_depth, focus_at
 
 UNSET = -1.0
 PREVIEW_LONGEST_PX = 768
@@ -49,22 +50,18 @@ class FocusPointNode(io.ComfyNode):
                 io.Image.Input("image", tooltip="Picture that is sharp everywhere; it is passed through."),
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
-                _coordinate(
-                    "focus_x", 0.5, "What shall be sharp, from left (0) to right (1). A click sets it."
-                ),
-                _coordinate(
-                    "focus_y", 0.5, "What shall be sharp, from top (0) to bottom (1). A click sets it."
-                ),
+                number("focus_x", 0.5, 0.0, 1.0, 0.0001, round=0.0001),
+                "What shall be sharp, from left (0) to right (1). A click sets it.",
+                number("focus_y", 0.5, 0.0, 1.0, 0.0001, round=0.0001),
+                "What shall be sharp, from top (0) to bottom (1). A click sets it.",
                 io.Combo.Input("sample", list(SAMPLES), default=PATCH),
                 "What is measured: the pixel, the median of a small patch around it (calm on noisy depth), "
                 "or the median of what the subject mask covers.",
-                _coordinate(
-                    "range_x",
-                    UNSET,
-                    "Second point: what lies between the two distances is kept as sharp as possible. -1 is "
-                    "none. Shift-click sets it.",
-                ),
-                _coordinate("range_y", UNSET, "Second point, from top to bottom. -1 is none."),
+                number("range_x", UNSET, UNSET, 1.0, 0.0001, round=0.0001),
+                "Second point: what lies between the two distances is kept as sharp as possible. -1 is "
+                "none. Shift-click sets it.",
+                number("range_y", UNSET, UNSET, 1.0, 0.0001, round=0.0001),
+                "Second point, from top to bottom. -1 is none.",
                 CAMERA.Input("camera", optional=True),
                 "The camera of the lens: the preview blurs like it, and its f-number can be changed on the "
                 "picture.",
@@ -88,66 +85,52 @@ class FocusPointNode(io.ComfyNode):
     ) -> io.NodeOutput:
         height, width = picture_size(image)
         camera = None if camera is None else as_camera(camera).framed(width, height).part(0, 1)
-        found = as_depth(depth, camera)
+        converted = as_depth(depth, camera)
+        depth = converted.depth
         masks = 1 if subject is None else subject.reshape(-1, *subject.shape[-2:]).shape[0]
-        broadcast_batch(pictures=image.shape[0], depths=found.depth.batch, masks=masks)
-        seen = distance_at(found.depth, focus_x, focus_y, sample, subject)
-        distance, points = seen.metres.double(), [(focus_x, focus_y)]
-        odd = shape_warning("depth", found.depth.size, (height, width), ". Is it the depth of this picture?")
-        warnings = [*found.warnings, *seen.warnings, *odd]
-        summary, info = distances_label(distance.tolist()), {"range": None}
+        broadcast_batch(pictures=image.shape[0], depths=depth.batch, masks=masks)
+        point = distance_at(depth, focus_x, focus_y, sample, subject)
+        distance, rest, second_point = point.metres.double(), "", None
+        odd = shape_warning("depth", depth.size, (height, width), ". Is it the depth of this picture?")
+        warnings = [*converted.warnings, *point.warnings, *odd]
         if range_x >= 0.0 and range_y >= 0.0:
-            other = distance_at(found.depth, range_x, range_y, sample if sample != SAMPLES[-1] else PATCH)
-            ends, distance = (distance, other.metres.double()), range_focus_m(distance, other.metres.double())
+            other = distance_at(depth, range_x, range_y, sample if sample != SAMPLES[-1] else PATCH)
+            near, far = sorted(end[0].item() for end in (distance, other.metres.double()))
+            distance, second_point = range_focus_m(distance, other.metres.double()), [range_x, range_y]
             warnings += other.warnings
-            ends = sorted(end[0].item() for end in ends)
-            summary = (
-                f"{distances_label(distance.tolist())} for {metres_label(ends[0])} to {metres_label(ends[1])}"
-            )
-            summary += _aperture_for(ends, camera, width, height)
-            info["range"] = [range_x, range_y]
+            rest = f" for {metres_label(near)} to {metres_label(far)}"
+            rest += _aperture_for(near, far, camera, width, height)
         elif range_x >= 0.0 or range_y >= 0.0:
             warnings.append("Only one of range_x and range_y is set, so there is no second point.")
-        focus = Focus(distance) if len(distance) > 1 else Focus(distance.item())
-        info |= {
+        info = {
+            "range": second_point,
             "point": [focus_x, focus_y],
             "distance_m": distance[0].item(),
             "sample": sample,
             "pictures": image.shape[0],
         }
-        shown = _preview(cls, image, found.depth, camera, info)
-        return io.NodeOutput(
-            focus,
-            distance[0].item(),
-            image,
-            points_json(points, width, height),
-            ui={**shown, **messages_ui(cls, summary, warnings)},
-        )
+        ui = _preview(cls, image, depth, camera, info)
+        ui |= messages_ui(cls, distances_label(distance.tolist()) + rest, warnings)
+        points = points_json([(focus_x, focus_y)], width, height)
+        return io.NodeOutput(focus_at(distance), distance[0].item(), image, points, ui=ui)
 
 
-def _coordinate(name: str, default: float, tooltip: str) -> io.Input:
-    least = min(default, 0.0)
-    return io.Float.Input(
-        name, default=default, min=least, max=1.0, step=0.0001, round=0.0001, tooltip=tooltip
-    )
-
-
-def _aperture_for(ends: list[float], camera: Camera | None, width: int, height: int) -> str:
-    """What keeps a range sharp, as words that go on after the distances."""
+def _aperture_for(near_m: float, far_m: float, camera: Camera | None, width: int, height: int) -> str:
+    """The aperture that keeps a range sharp, as the end of a sentence."""
     if camera is None:
         return ""
     sharp = acceptable_coc_px(width, height)
-    blur = range_coc_px(*ends, camera, width)
+    blur = range_coc_px(near_m, far_m, camera, width)
     if blur <= sharp:
         return f", all within {sharp:.1f} px of blur"
-    needed = f_label(f_number_for_range(*ends, camera, width, sharp))
+    needed = f_label(f_number_for_range(near_m, far_m, camera, width, sharp))
     return f", blurred {blur:.1f} px at both ends; from {needed} on all is sharp"
 
 
 def _preview(
     cls: type[io.ComfyNode], image: Tensor, depth: DepthMap, camera: Camera | None, info: dict
 ) -> dict[str, list]:
-    """The first picture and its depth as temporary files, and what the browser must know about them."""
+    """The first picture and its depth as temporary files, and what the browser needs to know about them."""
     height, width = image.shape[1:3]
     wide, high = fitted_size(width, height, PREVIEW_LONGEST_PX)
     radiance = image_to_radiance(image[:1].cpu())[:, :3]  # transparency over black
@@ -179,4 +162,4 @@ def _preview(
 
 def _temporary(levels: Tensor, cls: type[io.ComfyNode]) -> list[dict]:
     """`(1, H, W, 3)` levels 0..255 as a temporary PNG; the host cuts fractions off, so a half is added."""
-    return ui.PreviewImage((levels.float() + 0.5) / 255.0, cls=cls).as_dict()["images"]
+    return previews.PreviewImage((levels.float() + 0.5) / 255.0, cls=cls).as_dict()["images"]

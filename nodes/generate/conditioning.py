@@ -1,4 +1,4 @@
-"""The camera told to the generator itself: the baselines that have no lens."""
+"""Camera Conditioning: the baselines without a lens, whose generator is given the camera."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CameraConditioningNode(io.ComfyNode):
             search_aliases=["exif", "f-number", "camera settings", "depth of field prompt", "bokeh prompt"],
             inputs=with_tooltips(
                 CAMERA.Input("camera"),
-                "Its f-number and focal length are told; a sweep of N cameras goes with a batch of N "
+                "Its f-number and focal length are used; a sweep of N cameras goes with a batch of N "
                 "latents.",
                 io.Combo.Input("how", [EMBEDDING, DEPTH_OF_FIELD, EXIF_TEXT], default=EMBEDDING),
                 "'EXIF embedding' adds the numbers to the network's time embedding and needs a generator "
@@ -39,11 +39,10 @@ class CameraConditioningNode(io.ComfyNode):
                 io.Model.Input("model", optional=True),
                 "From Load AIF Generator, for 'EXIF embedding'. Passed on as it is otherwise.",
             ),
-            outputs=with_tooltips(
-                io.Model.Output("model_out", display_name="model"),
-                "The model that is told the camera.",
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="The model with this camera."),
                 io.String.Output("prompt_out", display_name="prompt", tooltip="For CLIP Text Encode."),
-            ),
+            ],
             has_intermediate_output=True,
         )
 
@@ -54,23 +53,22 @@ class CameraConditioningNode(io.ComfyNode):
             torch.as_tensor(v, dtype=torch.float32).reshape(-1) for v in (camera.f_number, camera.focal_mm)
         )
         f_numbers, focal_mm = torch.broadcast_tensors(f_numbers, focal_mm)
-        told = [
+        texts = [
             camera_words.exif_text(n, f) for n, f in zip(f_numbers.tolist(), focal_mm.tolist(), strict=True)
         ]
         if how == EMBEDDING:
-            return io.NodeOutput(
-                _told(model, f_numbers, focal_mm), prompt, ui=messages_ui(cls, "  ".join(told))
-            )
-        if len(told) > 1:
+            conditioned = _with_embedding(model, f_numbers, focal_mm)
+            return io.NodeOutput(conditioned, prompt, ui=messages_ui(cls, "  ".join(texts)))
+        if len(texts) > 1:
             raise ValueError(
-                f"The camera is a sweep of {len(told)}, and a prompt takes one: connect a single camera, or "
+                f"The camera is a sweep of {len(texts)}, and a prompt takes one: connect a single camera, or "
                 f"use '{EMBEDDING}'."
             )
-        words = told[0] if how == EXIF_TEXT else camera_words.depth_of_field(f_numbers.item())
+        words = texts[0] if how == EXIF_TEXT else camera_words.depth_of_field(f_numbers.item())
         return io.NodeOutput(model, camera_words.appended(prompt, words), ui=messages_ui(cls, words))
 
 
-def _told(model, f_numbers: Tensor, focal_mm: Tensor):
+def _with_embedding(model, f_numbers: Tensor, focal_mm: Tensor):
     if model is None:
         raise ValueError(f"'{EMBEDDING}' needs the model: connect Load AIF Generator, or choose a text form.")
     known = attached(model)
@@ -90,14 +88,14 @@ def _told(model, f_numbers: Tensor, focal_mm: Tensor):
         offset = known.exif(f_numbers, focal_mm)
     model = model.clone()
     patches = model.model_options["transformer_options"].get("patches", {})
-    if "emb_patch" in patches:  # a camera that was told before is replaced, not added to
+    if "emb_patch" in patches:  # an earlier camera is replaced, not added to
         patches["emb_patch"] = [p for p in patches["emb_patch"] if not isinstance(p, _Added)]
     model.set_model_emb_patch(_Added(offset))
     return model
 
 
 class _Added:
-    """ComfyUI's hook on the time embedding: adds what the EXIF head says, which no timestep changes."""
+    """ComfyUI's hook on the time embedding: adds the EXIF head's output, which no timestep changes."""
 
     def __init__(self, offset: Tensor):
         self.offset = offset

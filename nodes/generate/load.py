@@ -1,4 +1,4 @@
-"""The generator's file: what it is, what its licence allows, and what of it ComfyUI can use."""
+"""Load AIF Generator: what a file is, what its licence allows, and what of it ComfyUI can use."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_FILE = "no model file yet"
 NO_BASE = "none"
 #: An EXIF head may lie beside its generator under the generator's name with this ending.
 BESIDE = ".exif.safetensors"
-#: What names of few-step generators have in them; such files are listed first.
-TELLTALE = ("dof_sdxl", "dmd2", "4step", "4_step", "4-step")
+#: Parts of the names of few-step generators; such files are listed first.
+FEW_STEP_MARKS = ("dof_sdxl", "dmd2", "4step", "4_step", "4-step")
 _UNREADABLE = (
     AttributeError,
     EOFError,
@@ -40,7 +40,7 @@ LORA_MARKS = (".lora_", ".alpha", ".diff")
 
 
 class Loaded(NamedTuple):
-    """What a file gives; CLIP and VAE are None where it has none."""
+    """A file's networks; CLIP and VAE are None where it has none."""
 
     model: ModelPatcher
     clip: Any
@@ -51,7 +51,7 @@ class Loaded(NamedTuple):
 def _files() -> list[str]:
     names = [f"{folder}/{name}" for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
     names = [name for name in names if not name.endswith(BESIDE)]
-    return sorted(names, key=lambda name: not any(mark in name.lower() for mark in TELLTALE))
+    return sorted(names, key=lambda name: not any(mark in name.lower() for mark in FEW_STEP_MARKS))
 
 
 class LoadAIFGeneratorNode(io.ComfyNode):
@@ -62,7 +62,7 @@ class LoadAIFGeneratorNode(io.ComfyNode):
             display_name="Load AIF Generator",
             category="fine defocus/generate",
             description="Loads an SDXL that needs only a few steps, from a diffusion model, a checkpoint or "
-            "a LoRA, and says its licence.",
+            "a LoRA, and shows its licence.",
             search_aliases=["dmd2", "4 step", "distilled sdxl", "load checkpoint", "load diffusion model"],
             inputs=with_tooltips(
                 io.Combo.Input("file", _files() or [NO_FILE]),
@@ -110,7 +110,7 @@ def _exif_of(path: Path):
 
 
 def _reading(path: Path, read: Callable[..., Any], **options: Any) -> Any:
-    """What one of ComfyUI's readers makes of a file; its failure becomes a sentence."""
+    """Call one of ComfyUI's readers; its failure becomes a sentence."""
     try:
         return read(str(path), **options)
     except torch.cuda.OutOfMemoryError:
@@ -166,7 +166,7 @@ def _from_lora(path: Path, base: str) -> Loaded:
 def with_lora(under: Loaded, path: Path) -> Loaded:
     """The model and CLIP with a LoRA's weights at full strength.
 
-    Raises ValueError when none of its layers are the model's; a note tells when some are not.
+    Raises ValueError when none of its layers are the model's; a note says so when some are not.
     """
     lora, metadata = _reading(path, comfy.utils.load_torch_file, safe_load=True, return_metadata=True)
     model, clip = comfy.sd.load_lora_for_models(

@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
+from ..shared.images import to_host
 from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import messages_ui
 from .sdxl import (
@@ -64,7 +65,7 @@ class AIFSamplerNode(io.ComfyNode):
                 "0 starts from noise alone. 1 and up start from the latent, with the noise of that step: "
                 "the higher, the more of the picture stays.",
                 io.Mask.Input("mask", optional=True),
-                "White is made anew, black stays as in the latent. Without one, the latent's own mask is "
+                "White is regenerated, black stays as in the latent. Without one, the latent's own mask is "
                 "used.",
             ),
             outputs=with_tooltips(
@@ -93,12 +94,13 @@ class AIFSamplerNode(io.ComfyNode):
                 "grey: connect a picture through VAE Encode."
             )
         noise = ItemNoise(seed, samples.shape, latent.get("batch_index"))
-        made = _sampled(model, positive, samples, at[start_step:], noise, start_step == 0, mask, seed)
         out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+        at, from_noise = at[start_step:], start_step == 0
+        out["samples"] = _sampled(model, positive, samples, at, noise, from_noise, mask, seed)
         warnings += [*table_warnings(model), *size_warnings(samples)]
-        shown = f"{len(at) - start_step} steps at {', '.join(map(str, at[start_step:]))}"
-        count = f", seeds {seed} to {seed + len(samples) - 1}" if len(samples) > 1 else ""
-        return io.NodeOutput({**out, "samples": made}, ui=messages_ui(cls, shown + count, warnings))
+        summary = f"{len(at)} steps at {', '.join(map(str, at))}"
+        summary += f", seeds {seed} to {seed + len(samples) - 1}" if len(samples) > 1 else ""
+        return io.NodeOutput(out, ui=messages_ui(cls, summary, warnings))
 
 
 def _schedule(model: ModelPatcher, steps: int) -> tuple[tuple[int, ...], list[str]]:
@@ -143,8 +145,8 @@ def _sampled(
     first = noise.draw()
     sampler = comfy.samplers.KSAMPLER(_few_steps, {"noise": noise, "first": first if from_noise else None})
     try:
-        made = guider.sample(
-            first, samples, sampler, sigmas, mask, _shown(model, len(at)), disable_pbar=True, seed=seed
+        clean = guider.sample(
+            first, samples, sampler, sigmas, mask, _preview(model, len(at)), disable_pbar=True, seed=seed
         )
     except torch.cuda.OutOfMemoryError as error:
         count, _, height, width = samples.shape
@@ -152,7 +154,7 @@ def _sampled(
             f"The device's memory does not hold {count} × {width * LATENT_PX} × {height * LATENT_PX} px at "
             "once: make fewer pictures per run (batch_size) or smaller ones."
         ) from error
-    return made.to(mm.intermediate_device(), mm.intermediate_dtype())
+    return to_host(clean)
 
 
 def _few_steps(
@@ -184,7 +186,7 @@ def _few_steps(
     return x
 
 
-def _shown(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
+def _preview(model: ModelPatcher, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """Progress with a preview of the clean estimate after every step.
 
     With so few steps each is worth seeing: where ComfyUI's previews are off, the quick one is shown.

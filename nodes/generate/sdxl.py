@@ -1,4 +1,4 @@
-"""What the generator's nodes ask of a model, a prompt and a latent, said in sentences."""
+"""Checks of the model, prompt and latent that the generator's nodes are given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS, LATENT_PX = 4, 8
 #: Sides of SDXL's pictures are multiples of this in training, and none are smaller, px.
 TRAINED_MULTIPLE_PX, SMALLEST_PX = 64, 64
 TABLE_TOLERANCE = 0.01
-#: Under which name a model carries what its file says about it.
+#: Name of the attachment with the model's card and EXIF head.
 ATTACHMENT = "fine_defocus_generator"
 #: What a model predicts, by the class that turns its output into a picture.
 _PREDICTIONS = {
@@ -40,9 +40,9 @@ class Generator(NamedTuple):
 
 
 def attached(model: ModelPatcher) -> Generator | None:
-    """What the model's file says about it; None for a model that another node loaded."""
-    found = model.get_attachment(ATTACHMENT)
-    return found if isinstance(found, Generator) else None
+    """The model's card and EXIF head; None for a model that another node loaded."""
+    attachment = model.get_attachment(ATTACHMENT)
+    return attachment if isinstance(attachment, Generator) else None
 
 
 def check_model(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the opening of the lens looks like."""
+"""Aperture Shape."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class ApertureShapeNode(io.ComfyNode):
     ) -> io.NodeOutput:
         common = {"rotation_deg": rotation_deg, "squeeze": squeeze, "cats_eye": cats_eye}
         if shape == PICTURE and kernel is not None:
-            made = ApertureShape.from_image(kernel, **common)
-            return io.NodeOutput(made, ui=messages_ui(cls, f"{kernel.shape[2]} × {kernel.shape[1]} px"))
-        made = ApertureShape(
+            opening = ApertureShape.from_image(kernel, **common)
+            return io.NodeOutput(opening, ui=messages_ui(cls, f"{kernel.shape[2]} × {kernel.shape[1]} px"))
+        opening = ApertureShape(
             KINDS[shape], blades=blades, curvature=curvature, inner=inner, edge=edge, **common
         )
         unused = ["The kernel picture is not used: set shape to picture."] if kernel is not None else []
         return io.NodeOutput(
-            made, ui=messages_ui(cls, f"{blades} blades" if shape == POLYGON else shape, unused)
+            opening, ui=messages_ui(cls, f"{blades} blades" if shape == POLYGON else shape, unused)
         )
