@@ -279,7 +279,7 @@ def _host_environment(python: Path, checkout: Path) -> None:
     pinned.write_text("\n".join([TORCH, *BESIDE_TORCH, ""]))
     _pip(python, f"installing {TORCH} for ComfyUI", "install", TORCH)
     _pip(python, "installing torchvision and torchaudio", "install", "--no-deps", *BESIDE_TORCH)
-    wanted = ("-r", listed, "-r", REPO / "requirements.txt", "numba")
+    wanted = ("-r", listed, "-r", REPO / "requirements.txt", "numba", "OpenEXR")
     _pip(python, "installing what ComfyUI and the pack need", "install", "-c", pinned, *wanted)
     shim = folder / "shim"
     shutil.rmtree(shim, ignore_errors=True)

@@ -24,8 +24,8 @@ def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, str]:
         import OpenEXR
     except ImportError as error:
         raise ValueError(
-            f"{path.name} needs the OpenEXR library to be read: pip install OpenEXR, or save the depth as "
-            "16-bit PNG, TIFF or NPY."
+            f"{path.name} needs the OpenEXR library, which is not installed: pip install OpenEXR, or save "
+            "the depth as 16-bit PNG, TIFF or NPY."
         ) from error
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
