@@ -16,6 +16,10 @@ from torch import Tensor
 
 MM_PER_M = 1000.0
 FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
+#: The lens assumed on full frame where none is known, mm: a normal one, as the Camera node's default, where
+#: the lens itself is asked for; a wider one where a network measures depth in a picture without a camera,
+#: which is mostly a phone's, or drawn to look like one.
+ASSUMED_FOCAL_MM, ASSUMED_WIDE_FOCAL_MM, ASSUMED_SENSOR_MM = 50.0, 35.0, 36.0
 #: Depth that is NaN, zero or negative is read as this distance: no lens sees closer, and 1/d stays finite.
 NEAREST_DEPTH_M = 0.01
 #: The plane of sharp focus leans at most this far: at 90° it would hold the lens and be seen edge-on.
@@ -72,6 +76,25 @@ def focal_px(focal_mm: Scalar, sensor_mm: Scalar, width_px: int) -> Scalar:
 def equivalent_focal_px(focal_35mm: float, width_px: int, height_px: int) -> float:
     """Focal length in px from its 35-mm equivalent in mm, which compares diagonals as camera makers do."""
     return focal_px(focal_35mm, FULL_FRAME_DIAGONAL_MM, math.hypot(width_px, height_px))
+
+
+def full_frame_equivalent_mm(focal_mm: float, diagonal_mm: float) -> float:
+    """35-mm equivalent of a focal length, mm, before a sensor, or the part of it in use, of that diagonal."""
+    return focal_mm * FULL_FRAME_DIAGONAL_MM / diagonal_mm
+
+
+def equivalent_diagonal_mm(focal_mm: float, focal_35mm: float) -> float:
+    """Diagonal of the sensor, mm, that gives a focal length this 35-mm equivalent."""
+    return focal_mm * FULL_FRAME_DIAGONAL_MM / focal_35mm
+
+
+def assumed_fx_px(width_px: int, focal_mm: float = ASSUMED_WIDE_FOCAL_MM) -> float:
+    """Focal length in px of a picture whose lens is unknown.
+
+    >>> assumed_fx_px(720)
+    700.0
+    """
+    return focal_mm * (width_px / ASSUMED_SENSOR_MM)
 
 
 def view_degrees(fx_px: float, width_px: int) -> float:

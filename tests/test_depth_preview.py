@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_models.camera import view_degrees
+from lens_models.camera import assumed_fx_px, view_degrees
 from lens_models.depth import DepthMap
-from lens_models.depth.estimator import default_fx_px, steady_factors
+from lens_models.depth.estimator import steady_factors
 from lens_models.depth.normals import normal_picture, normals_from_depth
 from lens_models.show.depth import (
     SKY_RGB,
@@ -203,5 +203,5 @@ def test_a_steady_scale():
 
 
 def test_a_default_field_of_view():
-    assert default_fx_px(1024) == pytest.approx(995.56, abs=0.01)
-    assert view_degrees(default_fx_px(777), 777) == pytest.approx(54.43, abs=0.01)
+    assert assumed_fx_px(1024) == pytest.approx(995.56, abs=0.01)
+    assert view_degrees(assumed_fx_px(777), 777) == pytest.approx(54.43, abs=0.01)

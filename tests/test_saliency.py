@@ -1,4 +1,4 @@
-"""Saliency sources, and the distance that saliency and masks lead to."""
+"""The guess from contrast, and the distance that saliency and masks lead to."""
 
 import math
 
@@ -7,16 +7,11 @@ import torch
 
 from lens_models.depth.convert import fill_missing
 from lens_models.focus import (
-    FocusPredictor,
-    MaskSaliency,
-    PredictorSaliency,
-    VisualSaliencyTransformer,
-    VSTConfig,
     contrast_guess,
     focus_distance_m,
     focus_from_mask,
 )
-from lens_models.focus.distance import MASK_WAYS, STRATEGIES, most_salient_region
+from lens_models.focus.distance import MASK_WAYS, STRATEGIES, fitted_mask, most_salient_region
 from lens_models.focus.superpixels import superpixels
 
 MEAN, REGION = STRATEGIES
@@ -164,37 +159,18 @@ def test_superpixels_keep_to_edges():
 # --- the other sources
 
 
-def test_mask_source():
-    srgb = torch.rand(2, 3, 40, 60)
+def test_masks_of_any_shape_and_size():
     mask = torch.zeros(1, 20, 30)
     mask[:, :10] = 1.0
-    saliency = MaskSaliency(mask)(srgb, torch.ones(2, 40, 60))
-    assert saliency.shape == (2, 40, 60)
-    assert saliency[:, :18].min() == 1
-    assert saliency[:, 22:].max() == 0
-    assert MaskSaliency(mask.expand(5, -1, -1))(srgb[:1]).shape[0] == 5
-    assert MaskSaliency(mask[0])(srgb).shape == (2, 40, 60)
-    with pytest.raises(ValueError, match=r"2 pictures.*5 masks|5 masks.*2 pictures"):
-        MaskSaliency(mask.expand(5, -1, -1))(srgb)
+    for given in (mask, mask[0], mask[:, None]):
+        fitted = fitted_mask(given, 40, 60)
+        assert fitted.shape == (1, 40, 60)
+        assert fitted[:, :18].min() == 1
+        assert fitted[:, 22:].max() == 0
     with pytest.raises(ValueError, match=r"\(batch, height, width\), not \(1, 3, 20, 30\)"):
-        MaskSaliency(torch.zeros(1, 3, 20, 30))(srgb)
-
-
-def test_predictor_source():
-    config = VSTConfig(
-        image_px=32,
-        width=16,
-        heads=1,
-        token_width=8,
-        backbone_depth=1,
-        mutual_depth=1,
-        token_depth=1,
-        classes=0,
-    )
-    predictor = FocusPredictor(VisualSaliencyTransformer(config))
-    srgb, depth = torch.rand(1, 3, 20, 30), torch.rand(1, 20, 30) + 1
-    saliency = PredictorSaliency(predictor)(srgb, depth)
-    torch.testing.assert_close(saliency, predictor(srgb, depth)[1])
+        fitted_mask(torch.zeros(1, 3, 20, 30), 40, 60)
+    with pytest.raises(ValueError, match=r"2 depths.*5 masks"):
+        focus_from_mask(torch.ones(2, 40, 60), mask.expand(5, -1, -1))
 
 
 # --- from saliency to a distance

@@ -173,25 +173,3 @@ def orientations(zone: Zone, radius_px: Tensor) -> Iterator[tuple[bool, Tensor |
         yield False, ~front
     if bool(front.any()):
         yield True, front
-
-
-def shape_kernel(
-    shape: ApertureShape, radius_px: float, field: tuple[float, float] = (0.0, 0.0)
-) -> np.ndarray:
-    """What a light of one signed radius looks like: odd sides, float64, sum 1; for tests and pictures.
-
-    field: where in the picture, x and y, the half diagonal being 1; only a cat's eye depends on it.
-    """
-    if shape.is_disc:
-        return disc.disc_kernel(abs(radius_px))
-    cut = tuple(-shape.cats_eye * f + 0.0 for f in field)
-    levels = family(shape, cut)
-    count = levels.levels_for(abs(radius_px))
-    lo, t = levels.mix(torch.tensor([float(radius_px)], dtype=torch.float64), count)
-    small, large = levels.kernel(int(lo)), levels.kernel(int(lo) + 1)
-    sides = np.maximum(small.shape, large.shape)
-    result = np.zeros(sides)
-    for kernel, weight in ((small, 1.0 - float(t)), (large, float(t))):
-        y, x = (sides - kernel.shape) // 2
-        result[y : y + kernel.shape[0], x : x + kernel.shape[1]] += weight * kernel
-    return result[::-1, ::-1] if radius_px < 0 else result

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..camera import ASSUMED_FOCAL_MM, ASSUMED_SENSOR_MM
+
 #: Metres per unit of a depth file; None marks inverse metres.
 UNITS: dict[str, float | None] = {
     "metres": 1.0,
@@ -28,8 +30,6 @@ GEOMETRY_UNITS = ("automatic", "as given", "DA3: depth × focal px / 300")
 
 #: Longest side, px, at which ComfyUI's Depth Anything 3 node runs unless told otherwise.
 DA3_RESOLUTION = 504
-#: Field of view assumed where nobody knows the lens: 50 mm on full frame.
-GUESSED_FX_PER_WIDTH = 50.0 / 36.0
 _DA3_FOCAL = 300.0
 _DA3_PATCH = 14
 _SKY_PROBABILITY = 0.5
@@ -355,11 +355,12 @@ def _da3_factor(
     else:
         if fx_per_width is None:
             warnings.append(
-                "The focal length of the camera that took the picture is not known: 50 mm on full frame was "
-                "assumed, and distances are off by the same factor. Connect a camera to Depth from Geometry."
+                f"The focal length of the camera that took the picture is not known: {ASSUMED_FOCAL_MM:g} mm "
+                "on full frame was assumed, and distances are off by the same factor. Connect a camera to "
+                "Depth from Geometry."
             )
-        guess = GUESSED_FX_PER_WIDTH if fx_per_width is None else fx_per_width
-        per_width = torch.full((1, 1, 1), guess, device=depth.device)
+            fx_per_width = ASSUMED_FOCAL_MM / ASSUMED_SENSOR_MM
+        per_width = torch.full((1, 1, 1), fx_per_width, device=depth.device)
     seen = width * da3_resolution / max(height, width)
     network_width = max(round(seen / _DA3_PATCH), 1) * _DA3_PATCH
     return per_width * network_width / _DA3_FOCAL

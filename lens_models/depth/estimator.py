@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..camera import focal_px
+from ..camera import assumed_fx_px
 from .hugging_face import KINDS, MetricModel, load_metric_model
 from .metric3d.config import PUBLISHED as METRIC3D_SIZES
 from .metric3d.network import Metric3Dv2, load_metric3d
 from .metric3d.preprocess import AUTO, Letterbox, guided_upsampled, opaque
 from .normals import normals_from_depth
 
-#: Focal length per picture width where nobody knows the lens: 35 mm on full frame.
-DEFAULT_FOCAL_MM, DEFAULT_SENSOR_MM = 35.0, 36.0
 #: Bytes that a network needs per pixel it sees and channel of its transformer, and that the maps need per
 #: pixel of the picture: twice what was measured in float32.
 _BYTES_PER_CHANNEL, _BYTES_PER_PIXEL, _BYTES_GUIDED = 4, 160, 480
@@ -93,15 +91,6 @@ def half_precision_part(network: nn.Module) -> nn.Module:
     return network if isinstance(network, MetricModel) else network.encoder
 
 
-def default_fx_px(width: int) -> float:
-    """Focal length in px where nobody knows the lens: the picture's width spans 36 mm before 35 mm of lens.
-
-    >>> default_fx_px(720)
-    700.0
-    """
-    return focal_px(DEFAULT_FOCAL_MM, DEFAULT_SENSOR_MM, width)
-
-
 def working_bytes(network: nn.Module, height: int, width: int, canvas: str, *, guided: bool = False) -> int:
     """Memory beyond the weights that measuring one picture needs at most, about, in float32."""
     if isinstance(network, MetricModel):
@@ -146,7 +135,7 @@ def measure(
     if sky_m is not None:
         depth = torch.where(depth >= sky_m, torch.full_like(depth, torch.inf), depth)
     known = own_fx if fx_px is None else fx_px
-    fx = torch.tensor([default_fx_px(width)]) if known is None else known
+    fx = torch.tensor([assumed_fx_px(width)]) if known is None else known
     return Measured(depth, torch.ones_like(depth), normals_from_depth(depth, fx), own_fx)
 
 

@@ -1,24 +1,14 @@
 """Where a photographer would focus: saliency of picture and depth, and the focus distance out of it."""
 
+from .distance import FoundDistance, focus_distance_m, focus_from_mask
+from .guess import contrast_guess
 from .predictor import FocusPredictor, Prediction, TokenSource, load_predictor, save_predictor
-from .saliency import (
-    FoundDistance,
-    MaskSaliency,
-    PredictorSaliency,
-    SaliencySource,
-    contrast_guess,
-    focus_distance_m,
-    focus_from_mask,
-)
 from .vst.network import VisualSaliencyTransformer, VSTConfig, load_vst
 
 __all__ = [
     "FocusPredictor",
     "FoundDistance",
-    "MaskSaliency",
     "Prediction",
-    "PredictorSaliency",
-    "SaliencySource",
     "TokenSource",
     "VSTConfig",
     "VisualSaliencyTransformer",

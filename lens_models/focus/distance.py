@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,7 +88,7 @@ def focus_distance_m(depth_m: Tensor, saliency: Tensor, strategy: str = WEIGHTED
 
 def nothing_salient(empty: Tensor, metres: Tensor) -> tuple[str, ...]:
     """The warning for pictures (`empty`, `(B,)` bool) whose focus fell back to the nearest depth."""
-    return _said(empty, metres, "nothing is salient") if bool(empty.any()) else ()
+    return _nearest_instead(empty, metres, "nothing is salient") if bool(empty.any()) else ()
 
 
 def focus_from_mask(
@@ -122,7 +123,7 @@ def focus_from_mask(
     if bool(sky.any()):
         warnings += (_sentence(sky, "the mask covers only sky: the focus is at infinity."),)
     if bool(nothing.any()):
-        warnings += _said(nothing, metres, "the mask covers nothing")
+        warnings += _nearest_instead(nothing, metres, "the mask covers nothing")
     return FoundDistance(metres, warnings)
 
 
@@ -150,6 +151,8 @@ def most_salient_region(saliency: Tensor) -> Tensor:
 
     A region is what reaches half of the picture's highest saliency and touches, corners included.
     """
+    from scipy import ndimage
+
     saliency = saliency.detach()
     highest = saliency.flatten(1).amax(dim=1)[:, None, None]
     salient = (saliency >= _REGION_SHARE * highest) & (saliency > 0)
@@ -158,31 +161,14 @@ def most_salient_region(saliency: Tensor) -> Tensor:
     grid = (max(1, round(height / shrink)), max(1, round(width / shrink)))
     cells = F.adaptive_max_pool2d(salient[:, None].float(), grid)[:, 0] > 0
     sums = F.adaptive_avg_pool2d((saliency * salient)[:, None], grid)[:, 0]
-    labels = _connected(cells)
-
     chosen = torch.zeros_like(cells)
-    for i in range(cells.shape[0]):
-        if cells[i].any():
-            totals = torch.zeros(cells[i].numel() + 1, dtype=sums.dtype, device=sums.device)
-            totals.index_add_(0, labels[i].flatten(), sums[i].flatten())
-            totals[0] = 0.0
-            chosen[i] = labels[i] == totals.argmax()
+    for i, cell in enumerate(cells):
+        labels, count = ndimage.label(cell.cpu().numpy(), np.ones((3, 3)))
+        if count:
+            totals = ndimage.sum_labels(sums[i].cpu().numpy(), labels, range(1, count + 1))
+            chosen[i] = torch.from_numpy(labels == totals.argmax() + 1)
     wide = F.interpolate(chosen[:, None].float(), size=(height, width), mode="nearest-exact")[:, 0] > 0.5
     return wide & salient
-
-
-def _connected(cells: Tensor) -> Tensor:
-    """Labels `(B, h, w)` int64, 0 outside: each cell takes the highest number that it is connected to."""
-    height, width = cells.shape[-2:]
-    number = torch.arange(1, height * width + 1, dtype=torch.float32, device=cells.device)
-    labels = number.reshape(1, 1, height, width) * cells[:, None]
-    while True:
-        grown = labels
-        for _ in range(16):  # looked at now and then only: each look waits for the device
-            grown = F.max_pool2d(grown, 3, stride=1, padding=1) * cells[:, None]
-        if torch.equal(grown, labels):
-            return labels[:, 0].long()
-        labels = grown
 
 
 def _weighted_quantile(depth_m: Tensor, weight: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -230,7 +216,7 @@ def _sentence(some: Tensor, text: str) -> str:
     return f"Picture {listed} of {some.numel()}: {text}"
 
 
-def _said(empty: Tensor, metres: Tensor, why: str) -> tuple[str, ...]:
+def _nearest_instead(empty: Tensor, metres: Tensor, why: str) -> tuple[str, ...]:
     nearest = metres.detach()[empty].min().item()
     where = "there is only sky, so the focus is at infinity"
     if nearest < float("inf"):

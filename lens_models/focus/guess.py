@@ -7,6 +7,7 @@ inverse depth, with one cue of our own: standing in front of the background.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,7 +46,7 @@ _LOW, _HIGH = 0.25, 0.6
 
 @torch.no_grad()
 def contrast_guess(srgb: Tensor, depth_m: Tensor | None = None) -> Tensor:
-    """What stands out, `(B, H, W)` 0..1: a `SaliencySource` that needs no weights.
+    """What stands out, `(B, H, W)` 0..1, without any weights.
 
     srgb: `(B, 3, H, W)` sRGB 0..1. depth_m: `(B, h, w)` metres, +inf = sky, any size; 1 broadcasts with N.
         Pixels without a distance are filled from their neighbours.
@@ -139,6 +140,8 @@ def _saliency(pieces: Superpixels, *, has_depth: bool) -> Tensor:
 
 def _background(pieces: Superpixels, different: Tensor) -> Tensor:
     """How surely each piece belongs to a surface that runs out of the picture, `(n,)` 0..1."""
+    from scipy.sparse.csgraph import floyd_warshall
+
     at_border = pieces.border.sum(dim=1)
     on_border = at_border > 0
     # the border is one place: background that an object cuts in two stays one surface
@@ -149,8 +152,9 @@ def _background(pieces: Superpixels, different: Tensor) -> Tensor:
     # steps as small as the surfaces' own texture cost nothing
     free = likest.mean() if likest.numel() else 0.0
     way = torch.where(linked, (different - free).clamp_min(0.0), infinite).fill_diagonal_(0.0)
-    for k in range(pieces.count):  # Floyd and Warshall's cheapest ways between all pieces
-        way = torch.minimum(way, way[:, k : k + 1] + way[k : k + 1])
+    # masked: in a plain array the library takes a way of length 0 for no way
+    shortest = floyd_warshall(np.ma.masked_invalid(way.numpy()), directed=False)
+    way = torch.from_numpy(shortest).to(way)
     same = torch.exp(-way.square() / (2.0 * _SAME_SURFACE**2))
     length = (same @ at_border) / (same @ pieces.area).sqrt()
     return 1.0 - torch.exp(-length.square() / (2.0 * _BORDER_LENGTH**2))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..camera import FULL_FRAME_DIAGONAL_MM, Camera
+from ..camera import ASSUMED_FOCAL_MM, Camera, equivalent_diagonal_mm, full_frame_equivalent_mm
 from ..labels import metres_label
 from ..stops import label as f_label
 from .exif import PhotoExif
 
-#: What is assumed when neither the photo nor the artist tells: the defaults of the Camera node.
-F_NUMBER, FOCAL_MM, SENSOR_MM = 2.8, 50.0, (36.0, 24.0)
+#: What is assumed when neither the photo nor the artist gives it: the defaults of the Camera node.
+F_NUMBER, SENSOR_MM = 2.8, (36.0, 24.0)
 #: The integer 35-mm equivalent is rounded; some makers round down.
 _ROUNDING_MM = 1.0
 
@@ -51,8 +51,8 @@ def camera_of_photo(
         )
     if not (focal_mm or exif.focal_mm or exif.focal_35mm):
         warnings.append(
-            f"The photo does not tell its focal length: {FOCAL_MM:g} mm on full frame assumed. Set focal_mm "
-            "and sensor if you know them."
+            f"The photo does not tell its focal length: {ASSUMED_FOCAL_MM:g} mm on full frame assumed. Set "
+            "focal_mm and sensor if you know them."
         )
     n = f_number or exif.f_number or F_NUMBER
     own_mm = exif.focal_mm
@@ -62,7 +62,7 @@ def camera_of_photo(
             "full-frame camera assumed, which blurs more than a small one at the same f-number. Set focal_mm "
             "to the lens's own focal length if you know it."
         )
-    focal = focal_mm or own_mm or exif.focal_35mm or FOCAL_MM
+    focal = focal_mm or own_mm or exif.focal_35mm or ASSUMED_FOCAL_MM
     width_mm, height_mm = sensor or SENSOR_MM
     if sensor is None:
         span = _span_mm(exif, own_mm or focal, width_px, height_px)
@@ -94,10 +94,10 @@ def _span_mm(exif: PhotoExif, focal_mm: float, width_px: int, height_px: int) ->
     if not exif.focal_35mm:
         return plane
     if plane:
-        equivalent = focal_mm * FULL_FRAME_DIAGONAL_MM / (plane * shape)
+        equivalent = full_frame_equivalent_mm(focal_mm, plane * shape)
         if abs(equivalent - exif.focal_35mm) <= _ROUNDING_MM:
             return plane
-    return focal_mm * FULL_FRAME_DIAGONAL_MM / (exif.focal_35mm * shape)
+    return equivalent_diagonal_mm(focal_mm, exif.focal_35mm) / shape
 
 
 def _summary(exif: PhotoExif, camera: Camera, distance_m: float, width_px: int, height_px: int) -> str:

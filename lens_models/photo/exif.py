@@ -8,34 +8,18 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..camera import equivalent_focal_px, focal_px
 
 log = logging.getLogger("fine_defocus")
 
-#: Numbers of the tags by the names that exifread gives them.
-_TAGS = {
-    "Make": 0x010F,
-    "Model": 0x0110,
-    "Orientation": 0x0112,
-    "ExposureTime": 0x829A,
-    "FNumber": 0x829D,
-    "ShutterSpeedValue": 0x9201,
-    "ApertureValue": 0x9202,
-    "SubjectDistance": 0x9206,
-    "FocalLength": 0x920A,
-    "ExifImageWidth": 0xA002,
-    "ExifImageLength": 0xA003,
-    "FocalPlaneXResolution": 0xA20E,
-    "FocalPlaneResolutionUnit": 0xA210,
-    "FocalLengthIn35mmFilm": 0xA405,
-    "LensModel": 0xA434,
-}
-_EXIF_IFD = 0x8769
 #: mm per unit of FocalPlaneResolutionUnit; most cameras write 2 (inch) and some 3 (cm).
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 #: An EXIF block starts like this, and is at most 64 KiB long, within the first segments of a JPEG.
@@ -45,7 +29,7 @@ _UNKNOWN_DISTANCE, _FAR_AWAY = 0, 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class PhotoExif:
-    """The camera's settings; None where the photo does not tell.
+    """The camera's settings; None where the photo does not record them.
 
     f_number; focal_mm: focal length, mm; focal_35mm: its 35-mm equivalent, mm; subject_distance_m: metres,
     +inf for infinity; exposure_s: seconds; make, model, lens: names; orientation: 1..8, as stored.
@@ -114,7 +98,7 @@ def read_exif(path: str | Path) -> PhotoExif:
             tag = _with_exifread(path)
         if tag is None:
             return PhotoExif(reason=f"{path.name} cannot be opened as a photo.")
-        return _understood(tag)
+        return _parsed(tag)
     except Exception as error:  # damaged tags fail in every way there is
         log.debug("EXIF of %s", path, exc_info=error)
         what = str(error) or type(error).__name__
@@ -122,48 +106,46 @@ def read_exif(path: str | Path) -> PhotoExif:
 
 
 def _with_pillow(path: Path) -> Callable[[str], Any] | None:
-    """A look-up of tags by name; None when Pillow is missing or does not know such a file."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        return None
-    try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # of damaged tags, which come out as absent
-            main = picture.getexif()
-            inner = main.get_ifd(_EXIF_IFD)
-    except OSError as error:  # cut short behind the tags, or nothing but tags
-        main = _bare_block(path)
-        if main is None and isinstance(error, UnidentifiedImageError):
-            return None
-        if main is None:
-            raise
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            inner = main.get_ifd(_EXIF_IFD)
+    """A look-up of tags by name; None when Pillow does not know such a file."""
+    with _damage_ignored():
+        try:
+            with Image.open(path) as picture:
+                main = picture.getexif()
+                inner = main.get_ifd(ExifTags.IFD.Exif)
+        except OSError as error:  # cut short behind the tags, or nothing but tags
+            main = _bare_block(path)
+            if main is None and isinstance(error, UnidentifiedImageError):
+                return None
+            if main is None:
+                raise
+            inner = main.get_ifd(ExifTags.IFD.Exif)
 
     # a few programs write the camera's tags beside the pointer and not behind it
     def look_up(name: str) -> Any:
-        with warnings.catch_warnings():  # Pillow decodes most tags only now
-            warnings.simplefilter("ignore")
-            return inner.get(_TAGS[name], main.get(_TAGS[name]))
+        tag = ExifTags.Base[name]
+        with _damage_ignored():  # Pillow decodes most tags only now
+            return inner.get(tag, main.get(tag))
 
     return look_up
 
 
-def _bare_block(path: Path) -> Any:
-    """Pillow's tags of the EXIF block near the start of a file that is no whole picture; None without one."""
-    from PIL import Image
-
-    with path.open("rb") as file:
-        start = file.read(_BLOCK_BYTES)
-    found = start.find(_BLOCK_START)
-    if found < 0:
-        return None
-    main = Image.Exif()
+@contextmanager
+def _damage_ignored() -> Iterator[None]:
+    """Without Pillow's warnings of damaged tags, which come out as absent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        main.load(start[found:])
+        yield
+
+
+def _bare_block(path: Path) -> Image.Exif | None:
+    """The EXIF block near the start of a file that is no whole picture; None without one."""
+    with path.open("rb") as file:
+        start = file.read(_BLOCK_BYTES)
+    at = start.find(_BLOCK_START)
+    if at < 0:
+        return None
+    main = Image.Exif()
+    main.load(start[at:])
     return main
 
 
@@ -179,22 +161,21 @@ def _with_exifread(path: Path) -> Callable[[str], Any] | None:
 
     def look_up(name: str) -> Any:
         for group in ("EXIF", "Image"):
-            found = tags.get(f"{group} {name}")
-            if found is not None:
-                return found.values
+            value = tags.get(f"{group} {name}")
+            if value is not None:
+                return value.values
         return None
 
     return look_up
 
 
-def _understood(tag: Callable[[str], Any]) -> PhotoExif:
+def _parsed(tag: Callable[[str], Any]) -> PhotoExif:
     aperture, shutter = _number(tag("ApertureValue")), _number(tag("ShutterSpeedValue"))
-    focal_35mm = _positive(tag("FocalLengthIn35mmFilm"))
     orientation = _number(tag("Orientation"))
     return PhotoExif(
         f_number=_positive(tag("FNumber")) or _power(aperture, 0.5),
         focal_mm=_positive(tag("FocalLength")),
-        focal_35mm=focal_35mm,
+        focal_35mm=_positive(tag("FocalLengthIn35mmFilm")),
         subject_distance_m=_distance(tag("SubjectDistance")),
         exposure_s=_positive(tag("ExposureTime")) or _power(shutter, -1.0),
         make=_text(tag("Make")),

@@ -13,16 +13,17 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import IFDRational
 from torch import Tensor
 
-from ..camera import FULL_FRAME_DIAGONAL_MM, Camera, Focus
+from ..camera import Camera, Focus, full_frame_equivalent_mm
 from ..light import image_to_radiance, linear_to_srgb
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SOFTWARE = "Fine Defocus for ComfyUI"
 PNG, JPEG, WEBP = "PNG", "JPEG", "WebP"
@@ -32,16 +33,11 @@ LONGEST_PX = {PNG: 2**31 - 1, JPEG: 65500, WEBP: 16383}
 #: WebP at this quality keeps every value.
 LOSSLESS = 100
 
-_SOFTWARE, _MODEL, _EXIF_IFD = 0x0131, 0x0110, 0x8769
-#: Maker, description and name of the document; then tags that mean nothing.
-_TEXTS, _PRIVATE = (0x010F, 0x010E, 0x010D), 0xC800
-_F_NUMBER, _VERSION, _DISTANCE, _FOCAL, _COLOUR = 0x829D, 0x9000, 0x9206, 0x920A, 0xA001
-_WIDTH, _HEIGHT, _PLANE_X, _PLANE_Y, _PLANE_UNIT, _FOCAL_35 = 0xA002, 0xA003, 0xA20E, 0xA20F, 0xA210, 0xA405
-_CENTIMETRE, _MM_PER_UNIT, _SRGB = 3, 10.0, 1
-#: What the standard wants in every JPEG: by tag in the first directory, and in the camera's own.
-_JPEG_MAIN = {0x011A: Fraction(72), 0x011B: Fraction(72), 0x0128: 2, 0x0213: 1}
-_JPEG_INNER = {0xA000: b"0100"}
-_FAR_AWAY, _MOST = 0xFFFFFFFF, 0xFFFFFFFF
+#: Tags for ComfyUI's JSON texts: maker, description and name of the document; then tags that mean nothing.
+_TEXTS, _PRIVATE = (Base.Make, Base.ImageDescription, Base.DocumentName), 0xC800
+_CENTIMETRE, _MM_PER_UNIT, _SRGB, _INCH, _CENTRED = 3, 10.0, 1, 2, 1
+#: The largest number of a fraction, which as a distance stands for infinity.
+_MOST = 0xFFFFFFFF
 
 
 def camera_tags(
@@ -53,26 +49,31 @@ def camera_tags(
     infinity is written as the standard does.
     The 35-mm equivalent compares diagonals, of the part of the sensor that the picture shows.
     """
-    tags: dict[int, object] = {_VERSION: b"0232", _COLOUR: _SRGB, _WIDTH: width_px, _HEIGHT: height_px}
+    tags: dict[int, object] = {
+        Base.ExifVersion: b"0232",
+        Base.ColorSpace: _SRGB,
+        Base.ExifImageWidth: width_px,
+        Base.ExifImageHeight: height_px,
+    }
     if camera is not None:
         framed = camera.framed(width_px, height_px)
         sensor, focal = _one(framed.sensor_mm), _one(framed.focal_mm)
         per_unit = _rational(width_px / sensor * _MM_PER_UNIT)
         tags |= {
-            _F_NUMBER: _rational(_one(framed.f_number)),
-            _FOCAL: _rational(focal),
-            _PLANE_X: per_unit,
-            _PLANE_Y: per_unit,
-            _PLANE_UNIT: _CENTIMETRE,
+            Base.FNumber: _rational(_one(framed.f_number)),
+            Base.FocalLength: _rational(focal),
+            Base.FocalPlaneXResolution: per_unit,
+            Base.FocalPlaneYResolution: per_unit,
+            Base.FocalPlaneResolutionUnit: _CENTIMETRE,
         }
         diagonal = sensor * math.hypot(1.0, height_px / width_px)
-        equivalent = round(focal * FULL_FRAME_DIAGONAL_MM / diagonal)
+        equivalent = round(full_frame_equivalent_mm(focal, diagonal))
         if 1 <= equivalent <= 0xFFFF:
-            tags[_FOCAL_35] = equivalent
+            tags[Base.FocalLengthIn35mmFilm] = equivalent
     if focus is not None:
         distance = _one(focus.distance_m)
         if distance > 0:
-            tags[_DISTANCE] = Fraction(_FAR_AWAY) if math.isinf(distance) else _rational(distance)
+            tags[Base.SubjectDistance] = Fraction(_MOST) if math.isinf(distance) else _rational(distance)
     return tags
 
 
@@ -85,24 +86,18 @@ def exif_block(
     workflow: JSON texts by name, laid out as ComfyUI does in WebP: `prompt` in the tag of the camera's model,
     the others in that of its maker and downwards, as far as the tags there are texts.
     """
-    from PIL import Image
-    from PIL.TiffImagePlugin import IFDRational
-
-    def stored(values: Mapping[int, object]) -> dict[int, object]:
-        return {
-            tag: IFDRational(value.numerator, value.denominator) if isinstance(value, Fraction) else value
-            for tag, value in values.items()
-        }
-
     block = Image.Exif()
-    block[_SOFTWARE] = SOFTWARE
-    block.get_ifd(_EXIF_IFD).update(stored(tags))
+    block[Base.Software] = SOFTWARE
+    inner = block.get_ifd(IFD.Exif)
+    for tag, value in tags.items():
+        inner[tag] = IFDRational(value.numerator, value.denominator) if isinstance(value, Fraction) else value
     if jpeg:
-        block.update(stored(_JPEG_MAIN))
-        block.get_ifd(_EXIF_IFD).update(_JPEG_INNER)
+        block[Base.XResolution] = block[Base.YResolution] = IFDRational(72)
+        block[Base.ResolutionUnit], block[Base.YCbCrPositioning] = _INCH, _CENTRED
+        inner[Base.FlashPixVersion] = b"0100"
     places = itertools.chain(_TEXTS, itertools.count(_PRIVATE))
     for name, text in (workflow or {}).items():
-        block[_MODEL if name == "prompt" else next(places)] = f"{name}:{text}"
+        block[Base.Model if name == "prompt" else next(places)] = f"{name}:{text}"
     return block
 
 
@@ -122,25 +117,22 @@ def encoded(
     workflow: JSON texts by name, kept in PNG (text chunks) and WebP (EXIF). JPEG cannot hold one.
     Raises ValueError for a picture larger than the format can be.
     """
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
     height, width = picture.shape[:2]
     if max(height, width) > LONGEST_PX[file_format]:
         raise ValueError(
             f"{file_format} holds at most {LONGEST_PX[file_format]} px a side, and the picture is {width} × "
             f"{height} px: choose {PNG}, or make it smaller."
         )
-    shown = torch.nan_to_num(picture.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)
-    if file_format == JPEG and shown.shape[-1] == 4:
-        radiance = image_to_radiance(shown[None])
-        shown = linear_to_srgb(radiance[0, :3] + 1.0 - radiance[0, 3:]).movedim(0, -1)
-    values = (shown * 255.0).round().to(torch.uint8).numpy()
+    srgb = torch.nan_to_num(picture.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)
+    if file_format == JPEG and srgb.shape[-1] == 4:
+        radiance = image_to_radiance(srgb[None])
+        srgb = linear_to_srgb(radiance[0, :3] + 1.0 - radiance[0, 3:]).movedim(0, -1)
+    values = (srgb * 255.0).round().to(torch.uint8).numpy()
     image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if tags is not None:
-        kept = workflow if file_format == WEBP else None
-        options["exif"] = exif_block(tags, kept, jpeg=file_format == JPEG)
+        in_exif = workflow if file_format == WEBP else None
+        options["exif"] = exif_block(tags, in_exif, jpeg=file_format == JPEG)
     if file_format == PNG:
         options["compress_level"] = 4
         if tags is not None and workflow:
@@ -159,7 +151,7 @@ def encoded(
 
 
 def values_name(camera: Camera | None, focus: Focus | None) -> str:
-    """What a file's name tells of one picture's settings; empty without any.
+    """One picture's settings as part of a file's name; empty without any.
 
     >>> values_name(Camera(2.8, 50.0), Focus(1.5)), values_name(Camera(11.0, 50.0), Focus(float("inf")))
     ('_f2.8_1.5m', '_f11_infinity')

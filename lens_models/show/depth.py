@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..depth.convert import DepthMap
 from ..labels import metres_label, share_label
+from ..light import linear_to_srgb
 
 #: The colours from near to far: OKLab lightness and chroma, hue in degrees. Lightness falls evenly.
 _ENDS_L = (0.92, 0.27)
@@ -87,8 +88,7 @@ def _srgb_from_oklab(lab: Tensor) -> Tensor:
             [-0.0041960863, -0.7034186147, 1.7076147010],
         ]
     )
-    linear = ((lab @ to_lms.T) ** 3 @ to_rgb.T).clamp(0.0, 1.0)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(((lab @ to_lms.T) ** 3 @ to_rgb.T).clamp(0.0, 1.0))
 
 
 def automatic_range(depth: DepthMap, near_m: float = 0.0, far_m: float = 0.0) -> Range:

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...lens_models.camera import broadcast_batch, view_degrees
+from ...lens_models.camera import assumed_fx_px, broadcast_batch, view_degrees
 from ...lens_models.depth import DepthMap, estimator
 from ...lens_models.depth.metric3d.preprocess import AUTO, CANVASES
 from ...lens_models.depth.normals import normal_picture
@@ -63,7 +63,7 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
         return Focal(None, "")
     if not estimator.uses_focal_length(network):
         return Focal(None, "Focal length unknown; this network does not use it.")
-    fx = torch.tensor([estimator.default_fx_px(width)], dtype=torch.float64)
+    fx = torch.tensor([assumed_fx_px(width)], dtype=torch.float64)
     view = view_degrees(fx.item(), width)
     why = "The photo has no focal length in its EXIF" if photo else "No focal length given"
     return Focal(

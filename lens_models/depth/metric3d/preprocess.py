@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...camera import NEAREST_DEPTH_M, broadcast_batch
+from ...camera import ASSUMED_WIDE_FOCAL_MM, NEAREST_DEPTH_M, assumed_fx_px, broadcast_batch
 
 #: Focal length of the camera that the network answers for, px.
 CANONICAL_FX_PX = 1000.0
@@ -262,7 +262,8 @@ def _focal_lengths(fx_px: float | Tensor, width: int, device: torch.device) -> T
         if not 0 < value < math.inf:
             raise ValueError(
                 f"The focal length is {value:g} px for a picture {width} px wide: it must be greater than 0 "
-                f"and finite. Where it is unknown, {width} px (36 mm on full frame) is a fair guess."
+                f"and finite. Where it is unknown, {assumed_fx_px(width):.0f} px "
+                f"({ASSUMED_WIDE_FOCAL_MM:g} mm on full frame) is a fair guess."
             )
     return focal.reshape(-1)
 
