@@ -16,7 +16,7 @@ import torch
 from blur import best_of, naive
 from torch import Tensor
 
-from lens_models import Camera, Focus, coc_px, composite, dr_bokeh_lens, scene_layers, taf_lens
+from lens_models import Camera, Focus, LayeredLens, coc_px, composite, dr_bokeh_lens, taf_lens
 
 FOCUS_M, FOCAL_MM = 2.0, 85.0
 
@@ -73,7 +73,7 @@ def main() -> None:
     seconds = best_of(runs, lambda: dr_bokeh_lens(image, depth, focus, camera, **most))
     print(f"Dr.Bokeh Lens      {seconds:6.2f} s")
     start = time.perf_counter()
-    layers = scene_layers(image, depth, focus, camera, **most)
+    layers = LayeredLens(image, depth, **most).split(focus, camera)
     print(f"  its {len(layers)} layers     {time.perf_counter() - start:6.2f} s, once per scene")
     each = best_of(runs, lambda: composite(layers, focus, camera))
     print(f"  every aperture   {each:6.2f} s")

@@ -24,7 +24,7 @@ import torch
 from lenses import scene_at
 from measuring import extra_mb
 
-from lens_models import composite, scene_layers, taf_lens
+from lens_models import LayeredLens, composite, taf_lens
 
 LENSES = ("taf-cpu", "taf-stack", "layers", "composite")
 
@@ -42,11 +42,11 @@ def run(lens: str, size: int, radius_px: float, budget_mb: int) -> None:
         nonlocal longest, last
         scene = scene_at(side, radius_px)
         limit = {"memory_bytes": budget_mb << 20} if budget_mb else {}
-        layers = scene_layers(*scene) if lens == "composite" else None
+        layers = LayeredLens(*scene[:2]).split(*scene[2:]) if lens == "composite" else None
 
         def work() -> object:
             if lens == "layers":
-                return scene_layers(*scene, on_progress=report)
+                return LayeredLens(*scene[:2]).split(*scene[2:], on_progress=report)
             if layers is not None:
                 return composite(layers, *scene[2:], on_progress=report, **limit)
             return taf_lens(*scene, engine=lens.removeprefix("taf-"), on_progress=report, **limit)

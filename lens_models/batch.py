@@ -100,23 +100,3 @@ def item_labels(plan: Plan, camera: Camera, focus: Focus, picture_word: str = "p
         named = zip(numbers, labels, strict=True)
         labels = ["   ".join(filter(None, (f"{picture_word} {n}", text))) for n, text in named]
     return labels if any(labels) else [title] * plan.count
-
-
-def run_stop(start: int, count: int, *parts: Tensor | Focus) -> int:
-    """The end of the run of items equal to item `start`: what was found for it serves start..stop.
-
-    count: items of the batch; parts: what must not change, each single or a batch of `count`.
-    Items are compared value by value; nothing is copied.
-    """
-    for stop in range(start + 1, count):
-        if not all(_same(part, start, stop) for part in parts):
-            return stop
-    return count
-
-
-def _same(part: Tensor | Focus, one: int, other: int) -> bool:
-    if isinstance(part, Focus):
-        values = (getattr(part, field.name) for field in dataclasses.fields(part))
-        return all(_same(v, one, other) for v in values if isinstance(v, Tensor) and v.numel() > 1)
-    # a batch that was only expanded has one item in memory
-    return part.shape[0] == 1 or part.stride(0) == 0 or torch.equal(part[one], part[other])

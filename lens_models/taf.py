@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import blur
 from .blur import torch_stack
+from .blur.bands import blur_in_bands
 from .camera import Camera, Focus, broadcast_batch, coc_px
-from .memory import in_bands
 from .progress import Progress, progress_within
 from .scene import checked_scene, item, largest_radius_px
 from .shape import ApertureShape
 
-_PIXELS_TOGETHER = 1 << 23
+#: Pixels blurred together.
+PIXELS_TOGETHER = 1 << 23
 #: Numbers per pixel that a blur is taken to hold while it works, for the bands: of each channel once, of each
 #: channel of each aperture, and of each aperture.
 _HELD_ONCE, _HELD_BY_CHANNEL, _HELD_BY_APERTURE = 4, 1, 12
@@ -52,7 +55,36 @@ def taf_lens(
     focal length. NaN in the picture is read as black.
     Raises ValueError when batches or sizes do not go together; the sentence names both numbers.
     """
-    radiance, depth_m = checked_scene(radiance, depth_m, max_radius_px)
+    pictures = list(
+        taf_pictures(
+            radiance,
+            depth_m,
+            focus,
+            camera,
+            shape=shape,
+            max_radius_px=max_radius_px,
+            engine=engine,
+            on_progress=on_progress,
+            memory_bytes=memory_bytes,
+        )
+    )
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def taf_pictures(
+    radiance: Tensor,
+    depth_m: Tensor,
+    focus: Focus,
+    camera: Camera,
+    *,
+    shape: ApertureShape | None = None,
+    max_radius_px: float | None = None,
+    engine: str = "auto",
+    on_progress: Progress | None = None,
+    memory_bytes: int | None = None,
+) -> Iterator[Tensor]:
+    """The pictures of `taf_lens` a few at a time, `(n, C, H, W)`, for a sweep too long to hold at once."""
+    radiance, depth_m = checked_scene(radiance, depth_m)
     height, width = radiance.shape[-2:]
     count = broadcast_batch(
         pictures=radiance.shape[0], depths=depth_m.shape[0], focus_settings=focus.batch, cameras=camera.batch
@@ -60,22 +92,16 @@ def taf_lens(
     cap = largest_radius_px(max_radius_px, height, width)
 
     # what the blur of a picture does once for all apertures pays off when it gets several together
-    together = max(1, _PIXELS_TOGETHER // (height * width)) if len(radiance) == 1 else 1
-    pictures = []
+    together = max(1, PIXELS_TOGETHER // (height * width)) if len(radiance) == 1 else 1
     for i in range(0, count, together):
         end = min(i + together, count)
         report = progress_within(on_progress, i, end, count)
         depths = depth_m if len(depth_m) == 1 else depth_m[i:end]
         coc = coc_px(depths, focus.part(i, end), camera.part(i, end), width).expand(end - i, -1, -1)
-        if shape is None:
-            radius = (coc.abs() / 2.0).clamp_max(cap)
-        else:
-            radius = (coc / 2.0).clamp(-cap, cap)
-        part = item(radiance, i)
-        pictures.append(_gathered(part, radius, shape, engine, on_progress=report, memory_bytes=memory_bytes))
+        radius = (coc.abs() / 2.0).clamp_max(cap) if shape is None else (coc / 2.0).clamp(-cap, cap)
+        yield _gathered(item(radiance, i), radius, shape, engine, report, memory_bytes)
         if report is not None:
             report(1, 1)
-    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 
 def _gathered(
@@ -83,29 +109,25 @@ def _gathered(
     radius_px: Tensor,
     shape: ApertureShape | None,
     engine: str,
-    *,
     on_progress: Progress | None,
     memory_bytes: int | None,
 ) -> Tensor:
     """`blur.gather` in bands of rows."""
-    wants_grad = torch.is_grad_enabled() and (radiance.requires_grad or radius_px.requires_grad)
-    if wants_grad or (shape is not None and shape.cats_eye):
-        return blur.gather(radiance, radius_px, shape=shape, engine=engine, on_progress=on_progress)
-    (channels, height, width), apertures = radiance.shape[1:], len(radius_px)
+    (channels, height, _), apertures = radiance.shape[1:], len(radius_px)
 
     def work(band: slice, seen: slice) -> Tensor:
         # rows of the halo are only looked at: they are left sharp, which costs nothing
         margin = (0, 0, band.start - seen.start, seen.stop - band.stop)
-        made = blur.gather(
+        blurred = blur.gather(
             radiance[..., seen, :],
             F.pad(radius_px[:, band], margin),
             shape=shape,
             engine=engine,
             on_progress=progress_within(on_progress, band.start / height, band.stop / height),
         )
-        return made[..., margin[2] : made.shape[-2] - margin[3], :]
+        return blurred[..., margin[2] : blurred.shape[-2] - margin[3], :]
 
     held = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
     reach = torch_stack.reach_px(radius_px, shape)
-    bytes_per_row = held * (width + 2 * reach) * radiance.element_size()
-    return in_bands(work, height, reach, bytes_per_row, memory_bytes, width)
+    bytes_per_px = held * radiance.element_size()
+    return blur_in_bands(work, radius_px, reach, shape, bytes_per_px, memory_bytes, (radiance, radius_px))

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lens_models import Camera, Focus
-from lens_models.batch import EVERY, ORDERS, SIDE, item_labels, planned, run_stop, taken
+from lens_models.batch import EVERY, ORDERS, SIDE, item_labels, planned, taken
 from lens_models.depth import DepthMap
 from lens_models.focus.sweep import focus_steps_m, parse_distances_m
+from lens_models.scene import run_stop
 
 NUMBERS = st.integers(1, 5)
 

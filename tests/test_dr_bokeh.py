@@ -7,9 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_models import Camera, Focus, Layer, coc_px, composite, dr_bokeh_lens, light, split_layers, taf_lens
+from lens_models import (
+    Camera,
+    Focus,
+    Layer,
+    LayeredLens,
+    coc_px,
+    composite,
+    dr_bokeh_lens,
+    light,
+    split_layers,
+    taf_lens,
+)
+from lens_models.layers import layered_lens
 from lens_models.layers.cuts import find_cuts
-from lens_models.layers.fill import push_pull
+from lens_models.layers.inpaint import push_pull
 from lens_models.layers.sharpen import sharpened
 from lens_models.shape import ApertureShape
 
@@ -306,3 +318,27 @@ def test_soft_depth_edges_become_hard_along_the_picture():
     assert torch.equal(sharpened(picture, hard, 30.0), hard)
     slope = torch.linspace(0.1, 1.0, 96).expand(64, 96)
     assert torch.equal(sharpened(picture, slope, 30.0), slope)
+
+
+def test_a_lens_keeps_the_layers_of_its_scene(monkeypatch):
+    """One split for all apertures of a focus, in a row or one call after the other; equal frames share it."""
+    splits = []
+    real = layered_lens.split_layers
+    monkeypatch.setattr(layered_lens, "split_layers", lambda *a, **k: splits.append(a) or real(*a, **k))
+    x, depth, camera = texture(), figure(), Camera(torch.tensor(STOPS), 85.0)
+    lens = LayeredLens(x, depth)
+    swept = lens.photograph(Focus(2.0), camera)
+    assert len(splits) == 1
+    assert torch.equal(swept, dr_bokeh_lens(x, depth, Focus(2.0), camera))
+    del splits[:]
+    again = [lens.photograph(Focus(2.0), Camera(n, 85.0)) for n in STOPS]
+    assert torch.equal(torch.cat(again), swept)
+    assert not splits
+    lens.photograph(Focus(2.0), Camera(min(STOPS) / 2, 85.0))
+    assert len(splits) == 1, "a wider aperture shows steps that did not matter before"
+    lens.photograph(Focus(torch.tensor([3.0, 3.0, 2.0])), Camera(4.0, 85.0))
+    assert len(splits) == 3, "two focus distances in a row"
+    del splits[:]
+    frames = LayeredLens(torch.cat([x, x, x.flip(-1)]), depth)
+    assert frames.photograph(Focus(2.0), Camera(2.0, 85.0)).shape[0] == 3
+    assert len(splits) == 2, "two of the frames are alike"

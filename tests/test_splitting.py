@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lens_models import Camera, Focus, memory, scene_layers
+from lens_models import Camera, Focus, LayeredLens, memory
 from lens_models.camera import coc_px
-from lens_models.layers import cuts, fill, matting, sharpen
+from lens_models.layers import cuts, inpaint, matting, morphology, sharpen
 
 FOCUS, CAMERA = Focus(2.0), Camera(1.4, 85.0)
 
@@ -34,7 +34,7 @@ def bands(monkeypatch, rows: int) -> None:
     """Everything that works in bands of rows does so with bands of so many."""
     monkeypatch.setattr(sharpen, "_BAND_ROWS", rows)
     monkeypatch.setattr(cuts, "_BAND_ROWS", rows)
-    for module in (fill, cuts, sharpen):
+    for module in (inpaint, cuts, sharpen):
         of = memory.bands_of
         monkeypatch.setattr(module, "bands_of", lambda height, _=0, halo=0, of=of: of(height, rows, halo))
 
@@ -46,7 +46,7 @@ def test_bands_leave_no_seam(monkeypatch, rows):
 
     def made() -> tuple[torch.Tensor, list[float], torch.Tensor]:
         hard = sharpen.sharpened(picture[0], 1.0 / depth[0], 60.0)
-        return hard, cuts.find_cuts(nearness(depth), 6), fill.push_pull(picture, weight)
+        return hard, cuts.find_cuts(nearness(depth), 6), inpaint.push_pull(picture, weight)
 
     bands(monkeypatch, 10_000)
     whole = made()
@@ -63,7 +63,7 @@ def test_bands_leave_no_seam(monkeypatch, rows):
 def test_a_matte_is_the_same_from_a_list_and_from_tiles(monkeypatch, tile):
     picture, depth = scene()
     own = nearness(depth) > 1.0
-    doubted = cuts.dilated(own, 9) & ~cuts.eroded(own, 5)
+    doubted = morphology.dilate(own, 9) & ~morphology.erode(own, 5)
     trust = torch.where(doubted, 0.01, 1.0)
     monkeypatch.setattr(matting, "_TILE_ON_CPU", tile)
     made = []
@@ -100,7 +100,7 @@ def test_it_asks_often_whether_to_go_on():
             most, last = max(most, work.values - last), work.values
             heard.append(done / total)
 
-        layers = scene_layers(picture, depth, FOCUS, CAMERA, on_progress=report)
+        layers = LayeredLens(picture, depth).split(FOCUS, CAMERA, on_progress=report)
     assert len(layers) >= 3
     assert heard == sorted(heard)
     assert most < 250 * depth.numel(), f"{most / depth.numel():.0f} values per pixel"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lens_models import Camera, Focus, coc_px, composite, dr_bokeh_lens, scene_layers
+from lens_models import Camera, Focus, LayeredLens, coc_px, composite, dr_bokeh_lens
 from lens_models.camera import radius_line
 from lens_models.layers.steady import SteadyCuts
 from lens_models.light import linear_to_srgb
@@ -30,6 +30,13 @@ def scene(height: int = 160, width: int = 224) -> tuple[torch.Tensor, torch.Tens
     return picture * torch.where(figure, 0.5, 1.0) * torch.where(fence, 0.35, 1.0), 1.0 / inverse[0]
 
 
+def split(picture, depth, focus, camera=CAMERA, after: LayeredLens | None = None) -> LayeredLens:
+    """A lens with the layers of a frame, cut near those of the frame before."""
+    lens = LayeredLens(picture, depth, after=after)
+    lens.split(focus, camera)
+    return lens
+
+
 def steps(frames: list[torch.Tensor]) -> torch.Tensor:
     """The largest change of an 8 x 8 block from each frame to the next, sRGB 0..1."""
     blocks = torch.cat([F.avg_pool2d(linear_to_srgb(frame), 8) for frame in frames])
@@ -39,13 +46,14 @@ def steps(frames: list[torch.Tensor]) -> torch.Tensor:
 def test_a_rack_does_not_pop():
     """Beside layers that are found once, and so cannot pop: 5 % more at most, where new ones pop by 50 %."""
     picture, depth = scene()
-    clip, once, anew, counts = SteadyCuts(), scene_layers(picture, depth, Focus(2.0), CAMERA), [], []
+    clip, once, anew, counts = None, split(picture, depth, Focus(2.0)).layers, [], []
     kept, fixed = [], []
     for distance_m in RACK_M:
         focus = Focus(distance_m)
-        kept.append(composite(scene_layers(picture, depth, focus, CAMERA, steady=clip), focus, CAMERA))
+        clip = split(picture, depth, focus, after=clip)
+        kept.append(composite(clip.layers, focus, CAMERA))
         fixed.append(composite(once, focus, CAMERA))
-        layers = scene_layers(picture, depth, focus, CAMERA)
+        layers = split(picture, depth, focus).layers
         counts.append(len(layers))
         anew.append(composite(layers, focus, CAMERA))
     assert len(set(counts)) > 1, "this scene asks for as many layers at every focus: it cannot pop"
@@ -68,11 +76,12 @@ def test_a_cut_follows_what_it_parts():
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     figure = ((x - 60) / 20.0) ** 2 + ((y - 50) / 30.0) ** 2 < 1
     picture = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
-    clip, focus, camera = SteadyCuts(), Focus(8.0), Camera(1.4, 85.0)
+    clip, focus, camera = None, Focus(8.0), Camera(1.4, 85.0)
     for distance_m in torch.linspace(4.0, 2.5, 10):
         leaning = distance_m + 0.2 * (y / height)  # a body has some depth, too
         depth = torch.where(figure, leaning, 8.0)[None]
-        layers = scene_layers(picture, depth, focus, camera, steady=clip)
+        clip = split(picture, depth, focus, camera, after=clip)
+        layers = clip.layers
         assert len(layers) == 2
         # a matte of noise errs by a pixel along the outline, which is 2 % of the picture
         assert ((layers[0].alpha[0, 0] > 0.5) != figure).float().mean() < 0.01
@@ -84,10 +93,10 @@ def test_another_scene_begins_anew(changed):
     other, plain = picture, depth.flip(-1) * 1.5
     if changed == "picture":
         other, plain = torch.rand(picture.shape, generator=torch.Generator().manual_seed(9)).square(), depth
-    focus, clip = Focus(2.0), SteadyCuts()
-    scene_layers(picture, depth, Focus(5.0), CAMERA, steady=clip)
-    second = scene_layers(other, plain, focus, CAMERA, steady=clip)
-    alone = scene_layers(other, plain, focus, CAMERA)
+    focus = Focus(2.0)
+    first = split(picture, depth, Focus(5.0))
+    second = split(other, plain, focus, after=first).layers
+    alone = split(other, plain, focus).layers
     assert len(second) == len(alone)
     for one, two in zip(second, alone, strict=True):
         for name in ("radiance", "alpha", "depth_m"):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import blur
 from ..blur import torch_stack
+from ..blur.bands import blur_in_bands
 from ..camera import Camera, Focus, coc_px
-from ..memory import in_bands
 from ..progress import Progress, progress_within
 from ..scene import largest_radius_px
 from ..shape import ApertureShape
@@ -53,13 +52,7 @@ def composite(
         return trace_layers(
             layers, focus, camera, rays=rays, max_radius_px=max_radius_px, on_progress=on_progress
         )
-    wants_grad = torch.is_grad_enabled() and any(
-        value.requires_grad
-        for part in (*layers, focus, camera)
-        for value in vars(part).values()
-        if isinstance(value, Tensor)
-    )
-    whole = wants_grad or (shape is not None and bool(shape.cats_eye))
+    inputs = [value for part in (*layers, focus, camera) for value in vars(part).values()]
     result: Tensor | None = None
     for done, layer in enumerate(reversed(layers)):
         height, width = layer.depth_m.shape[-2:]
@@ -68,12 +61,9 @@ def composite(
         radius = radius if shape else radius.abs()
         reach = torch_stack.reach_px(radius, shape)
         report = progress_within(on_progress, done, done + 1, len(layers))
-        laid = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
-        if whole:
-            result = laid(slice(0, height), slice(0, height))
-        else:
-            held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
-            result = in_bands(laid, height, reach, held * (width + 2 * reach), memory_bytes, width)
+        work = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
+        held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
+        result = blur_in_bands(work, radius, reach, shape, held, memory_bytes, inputs)
     return result
 
 

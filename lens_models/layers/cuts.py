@@ -35,7 +35,7 @@ def edges(nearness: Tensor) -> Tensor:
     return found
 
 
-def grown(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor:
+def geodesic_dilation(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor:
     """`mask` continued over smooth neighbours into `allowed`, one pixel per step."""
     across = (nearness[:, 1:] - nearness[:, :-1]).abs() < EDGE_PX
     down = (nearness[1:] - nearness[:-1]).abs() < EDGE_PX
@@ -138,7 +138,7 @@ def find_cuts(
     return sorted(followed if followed and still >= _NEARLY * gained else cuts, reverse=True)
 
 
-def labelled(nearness: Tensor, cuts: list[float]) -> Tensor:
+def labels_of(nearness: Tensor, cuts: list[float]) -> Tensor:
     """Layer number of each pixel `(H, W)` int16, 0 = nearest, for cuts sorted nearest first."""
     label = torch.zeros_like(nearness, dtype=torch.int16)
     for number, cut in enumerate(cuts, start=1):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..progress import Progress
-from .morphology import dilated
+from .morphology import dilate
 
 _WINDOW = 3
 #: Certain pixels around the doubtful ones that take part: two windows' reach and one to spare.
@@ -183,7 +183,7 @@ def closed_form_matte(
         if on_progress is not None:
             on_progress(done, iterations)
 
-    chosen = dilated(trust < 1.0, _RIM_SIDE)
+    chosen = dilate(trust < 1.0, _RIM_SIDE)
     if not chosen.any():
         return guess.clone()
     go_on()

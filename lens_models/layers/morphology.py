@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def dilated(mask: Tensor, side: int = 3) -> Tensor:
+def dilate(mask: Tensor, side: int = 3) -> Tensor:
     """Bool `(H, W)` mask grown by a square of odd `side`."""
-    return highest(mask.byte(), side, 0).bool()
+    return max_filter(mask.byte(), side, 0).bool()
 
 
-def highest(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
+def max_filter(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
     """The largest value `(H, W)` in a square of odd `side` about each pixel; past its border `beyond`."""
     reach = side // 2
     for axis, edges in ((1, (reach, reach)), (0, (0, 0, reach, reach))):
@@ -26,6 +26,6 @@ def highest(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
     return plane
 
 
-def eroded(mask: Tensor, side: int = 3) -> Tensor:
+def erode(mask: Tensor, side: int = 3) -> Tensor:
     """Bool `(H, W)` mask shrunk by a square of odd `side`; the border does not eat into it."""
-    return ~dilated(~mask, side)
+    return ~dilate(~mask, side)

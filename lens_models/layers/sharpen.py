@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..memory import bands_of
 from ..progress import Progress
-from .morphology import highest
+from .morphology import max_filter
 
 _WINDOW, _WIDE_WINDOW = 9, 17
 #: A step counts from this blur radius on, px.
@@ -67,8 +67,8 @@ def sharpened(
 
 def _sharpened(picture: Tensor, inverse_depth: Tensor, px_per_inverse_m: float, inner: slice) -> Tensor:
     """A band of rows with the rows that it depends on, of which only the `inner` ones are right."""
-    high, low = highest(inverse_depth, _WINDOW), -highest(-inverse_depth, _WINDOW)
-    wide = highest(inverse_depth, _WIDE_WINDOW) + highest(-inverse_depth, _WIDE_WINDOW)
+    high, low = max_filter(inverse_depth, _WINDOW), -max_filter(-inverse_depth, _WINDOW)
+    wide = max_filter(inverse_depth, _WIDE_WINDOW) + max_filter(-inverse_depth, _WIDE_WINDOW)
     step = high - low
     place = (inverse_depth - low) / step.clamp_min(1e-12)
     # a pixel of a plateau between two others, or beside a hard edge, has a flat side and is left alone

@@ -17,11 +17,11 @@ from ..light import linear_to_srgb
 from ..memory import bands_of
 from ..progress import Progress, progress_within
 from ..scene import item
-from .cuts import edges, grown, labelled
-from .fill import Background, push_pull
+from .cuts import edges, geodesic_dilation, labels_of
+from .inpaint import Background, push_pull
 from .layer import Layer
 from .matting import closed_form_matte
-from .morphology import dilated, eroded
+from .morphology import dilate, erode
 from .steady import SteadyCuts
 
 #: Side of the neighbourhood in which thin things (hair, wire) may leave traces that the depth misses, px.
@@ -97,7 +97,7 @@ class _Split:
             self.nearness = coc_px(depth_m[None], focus, camera, radiance.shape[-1])[0].div_(-2.0)
             cutting = progress_within(on_progress, 0.0, _CUTTING)
             cuts = steady.find(radiance, self.nearness, focus, camera, max_layers, cutting)
-            self.label = labelled(self.nearness, cuts)
+            self.label = labels_of(self.nearness, cuts)
             self.given = None if subject is None else self._set_apart(subject)
             self.count = int(self.label.max()) + 1
             self.edge = edges(self.nearness)
@@ -141,9 +141,9 @@ class _Split:
             return torch.ones_like(hard), torch.zeros_like(own)
         if layer == self.given:
             return torch.where(nearer, hard, self.subject), (self.subject > 0) & (self.subject < 1) & ~nearer
-        border = self.edge & dilated(own) & dilated(self.label > layer)
-        thin = own & ~dilated(eroded(own, 5), 5)
-        band = (border | dilated(thin, _TRACE_SIDE)) & (self.label >= layer) & ~dilated(nearer)
+        border = self.edge & dilate(own) & dilate(self.label > layer)
+        thin = own & ~dilate(erode(own, 5), 5)
+        band = (border | dilate(thin, _TRACE_SIDE)) & (self.label >= layer) & ~dilate(nearer)
         if not band.any():
             return hard, band
         trust = torch.where(band, torch.where(own, _TRUST_NEAR, _TRUST_FAR), 1.0)
@@ -169,7 +169,10 @@ class _Split:
                 share = own.to(share)
             # a surface that was cut goes on under the nearer layer as the picture itself
             reach = int(self.nearness[own].abs().max().ceil()) + 2 if own.any() else 2
-            seam = grown(own & (share > 0.5), self.nearness, nearer & ~self.edge & ~in_band, reach) & ~own
+            seam = (
+                geodesic_dilation(own & (share > 0.5), self.nearness, nearer & ~self.edge & ~in_band, reach)
+                & ~own
+            )
             share[seam] = 1.0
             behind = layer == self.count - 1
             fill = background if behind and callable(background) else self._push_pull(layer, 0.7)
@@ -196,7 +199,7 @@ class _Split:
             return torch.ones_like(self.nearness)
         if layer == 0:  # nothing is nearer
             return self.mattes[0]
-        seen = ((self.label >= layer) & ~(self.edge & dilated(nearer))).to(self.nearness)
+        seen = ((self.label >= layer) & ~(self.edge & dilate(nearer))).to(self.nearness)
         hidden = self._push_pull(layer + 0.7, 0.3)(self.mattes[layer][None, None], seen[None, None])[0, 0]
         hidden = hidden.sub_(0.5).mul_(4.0).add_(0.5).clamp_(0.0, 1.0)
         return torch.where(seam, 1.0, torch.where(nearer, hidden, self.mattes[layer]))
@@ -204,7 +207,7 @@ class _Split:
     def _recompose(self, radiance: list[Tensor], alpha: list[Tensor]) -> None:
         """Change colours, and coverage where colours cannot, until the stack is the picture. In place."""
         for layer in range(self.count - 2, -1, -1):
-            band = self.bands[layer] & ~dilated(self.label < layer)
+            band = self.bands[layer] & ~dilate(self.label < layer)
             if band.any():
                 self._unmix(layer, band, radiance, alpha)
         # colours below black would be needed there: the layer that owns the pixel takes all of it

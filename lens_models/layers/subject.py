@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .fill import push_pull
-from .morphology import dilated, eroded
+from .inpaint import push_pull
+from .morphology import dilate, erode
 
 #: How far from the mask's edge depth is doubted, as a share of the longer side, and at least, px.
 _DOUBTED, _LEAST_DOUBTED_PX = 0.02, 4
@@ -29,8 +29,8 @@ def along_the_mask(inverse_depth: Tensor, subject: Tensor, px_per_inverse_m: flo
     """
     own = subject >= 0.5
     reach = max(_LEAST_DOUBTED_PX, round(_DOUBTED * max(own.shape)))
-    core = eroded(own, 2 * reach + 1)
-    around = ~dilated(subject > _SURE, 2 * reach + 1)
+    core = erode(own, 2 * reach + 1)
+    around = ~dilate(subject > _SURE, 2 * reach + 1)
     if not core.any() or not around.any():
         return inverse_depth
     plane = inverse_depth[None, None]

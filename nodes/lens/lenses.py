@@ -10,13 +10,10 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...lens_models import Camera, Focus, Layer, composite, scene_layers, taf_lens
-from ...lens_models.dr_bokeh import SPLITTING
+from ...lens_models import LayeredLens
 from ...lens_models.highlights import compress_highlights, expand_highlights
-from ...lens_models.layers.steady import SteadyCuts
 from ...lens_models.light import image_to_radiance, radiance_to_image
-from ...lens_models.progress import Progress, progress_within
-from ...lens_models.shape import ApertureShape
+from ...lens_models.taf import taf_pictures
 from ..shared.images import shape_warning
 from ..shared.inputs import aliases, with_tooltips
 from ..shared.messages import messages_ui
@@ -66,7 +63,7 @@ class TAFLensNode(io.ComfyNode):
         swing=0.0,
     ) -> io.NodeOutput:
         focus = as_focus(focus).leaning(tilt, swing)
-        lens = partial(taf_lens, shape=as_shape(shape))
+        lens = partial(taf_pictures, shape=as_shape(shape))
         film, summary, warnings = photograph(
             lens, image, depth, focus, camera, max_radius_px, depth_resampling, highlight_recovery
         )
@@ -138,9 +135,21 @@ class DrBokehLensNode(io.ComfyNode):
         if background is not None:
             background = _fitted(image_to_radiance(background), "background", image, warnings)
             background = expand_highlights(background, highlight_recovery)
-        lens = _LayeredLens(as_shape(shape), max_layers, rays)
-        film, summary, told = photograph(
-            lens,
+        lens: LayeredLens | None = None
+        first: list[Tensor] = []
+
+        def pictures(radiance, metres, focus, camera, subject=None, background=None, **settings):
+            nonlocal lens
+            options = {"subject": subject, "background": background, "max_layers": max_layers}
+            lens = LayeredLens(radiance, metres, **options, after=lens)
+            for picture in lens.photographs(focus, camera, shape=as_shape(shape), rays=rays, **settings):
+                if not first:
+                    planes = [layer.premultiplied()[:, :4] for layer in lens.layers]
+                    first.append(torch.cat(planes).to(mm.intermediate_device()))
+                yield picture
+
+        film, summary, more = photograph(
+            pictures,
             image,
             depth,
             focus,
@@ -148,70 +157,14 @@ class DrBokehLensNode(io.ComfyNode):
             max_radius_px,
             depth_resampling,
             highlight_recovery,
-            one_by_one=True,
             planes_held=PLANES_HELD_BY_LAYERS,
             subject=subject,
             background=background,
         )
-        layers = radiance_to_image(compress_highlights(lens.first, highlight_recovery))
+        layers = radiance_to_image(compress_highlights(first[0], highlight_recovery))
         summary += f", {len(layers)} layer{'s' if len(layers) > 1 else ''}"
         return io.NodeOutput(
-            *film, layers.to(mm.intermediate_dtype()), ui=messages_ui(cls, summary, [*warnings, *told])
-        )
-
-
-class _LayeredLens:
-    """Dr.Bokeh Lens over the pictures of a batch: the layers of a scene serve all its cameras in a row."""
-
-    def __init__(self, shape: ApertureShape | None, max_layers: int, rays: int) -> None:
-        self.shape, self.max_layers, self.rays = shape, max_layers, rays
-        self.layers: list[Layer] = []
-        self.steady = SteadyCuts()
-        #: Layers of the first picture, premultiplied RGBA `(L, 4, H, W)`, for looking at.
-        self.first: Tensor | None = None
-
-    def __call__(
-        self,
-        radiance: Tensor,
-        depth_m: Tensor,
-        focus: Focus,
-        camera: Camera,
-        *,
-        sweep: Camera,
-        new_scene: bool,
-        max_radius_px: float,
-        on_progress: Progress,
-        memory_bytes: int,
-        subject: Tensor | None = None,
-        background: Tensor | None = None,
-    ) -> Tensor:
-        splitting = 0.0
-        if new_scene:
-            splitting = SPLITTING
-            self.layers = []  # those before are not needed while these are found
-            self.layers = scene_layers(
-                radiance,
-                depth_m,
-                focus,
-                sweep,
-                subject=subject,
-                background=background,
-                max_layers=self.max_layers,
-                steady=self.steady,
-                on_progress=progress_within(on_progress, 0, splitting),
-            )
-            if self.first is None:
-                planes = [layer.premultiplied()[:, :4] for layer in self.layers]
-                self.first = torch.cat(planes).to(mm.intermediate_device())
-        return composite(
-            self.layers,
-            focus,
-            camera,
-            shape=self.shape,
-            rays=self.rays,
-            max_radius_px=max_radius_px,
-            on_progress=progress_within(on_progress, splitting, 1),
-            memory_bytes=memory_bytes,
+            *film, layers.to(mm.intermediate_dtype()), ui=messages_ui(cls, summary, [*warnings, *more])
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management as mm
@@ -14,14 +14,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...lens_models import Camera, Focus, coc_px
-from ...lens_models.batch import run_stop
 from ...lens_models.camera import STEEPEST_DEG, broadcast_batch, capped_share, macro_limit_m, macro_limited
 from ...lens_models.depth import DepthMap
 from ...lens_models.highlights import compress_highlights, expand_highlights
 from ...lens_models.labels import metres_label, share_label
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.memory import is_out_of_memory
+from ...lens_models.progress import Progress
+from ...lens_models.scene import item, run_stop
 from ...lens_models.show.overlay import focus_overlay
+from ...lens_models.taf import PIXELS_TOGETHER
 from ..shared.images import picture_size, shape_warning
 from ..shared.inputs import number, with_tooltips
 from ..shared.sockets import (
@@ -35,8 +37,8 @@ from ..shared.sockets import (
 )
 
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
-#: Pixels rendered in one go, and float32 planes of a picture that rendering is expected to hold.
-PIXELS_AT_ONCE, PLANES_HELD = 1 << 23, 64
+#: float32 planes of a picture that rendering is expected to hold.
+PLANES_HELD = 64
 #: Share of the free memory that a blur may plan with; the rest is for the picture, its layers and the result.
 SHARE_OF_MEMORY = 0.5
 PROGRESS_STEPS = 1000
@@ -89,8 +91,22 @@ def picture_outputs() -> list[io.Output]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One picture of a batch, on the device it is rendered on, and the settings it is rendered with.
+
+    image: `(1, H, W, C)` sRGB. depth: of its size. extras: further inputs of the lens.
+    """
+
+    image: Tensor
+    depth: DepthMap
+    focus: Focus
+    camera: Camera
+    extras: dict[str, Tensor]
+
+
 def photograph(
-    lens: Callable[..., Tensor],
+    lens: Callable[..., Iterable[Tensor]],
     image: Tensor,
     depth: Any,
     focus: Any,
@@ -99,106 +115,104 @@ def photograph(
     depth_resampling: str,
     highlight_recovery: float,
     *,
-    one_by_one: bool = False,
     planes_held: int = PLANES_HELD,
     **extras: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], str, list[str]]:
     """Picture, CoC and overlay of every combination asked for, a summary of the run, and warnings.
 
-    lens: a lens of the core.
-    one_by_one: give the lens one picture at a time, and tell it `sweep`, the cameras of all the pictures in
-        a row that show the same scene at the same focus, and `new_scene`, whether this is the first of them
-        (or the first on another device), so that what it finds once serves them all.
-    planes_held: float32 planes of a picture the lens may hold.
+    lens: gives the pictures of one scene, `(n, C, H, W)` at a time, such as `taf_pictures`.
+    planes_held: float32 planes of a picture that the lens may hold.
     extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
     """
     height, width = picture_size(image)
     camera, focus = as_camera(camera), as_focus(focus)
-    found = as_depth(depth, camera)
-    depth, camera = found.depth, camera.framed(width, height)
+    given = as_depth(depth, camera)
+    depth, camera = given.depth, camera.framed(width, height)
     extras = {name: extra for name, extra in extras.items() if extra is not None}
-    scenes = broadcast_batch(
+    count = broadcast_batch(
         pictures=image.shape[0],
         depths=depth.batch,
         focus_settings=focus.batch,
         **{f"{name}s": extra.shape[0] for name, extra in extras.items()},
+        cameras=camera.batch,
     )
-    count = broadcast_batch(pictures=scenes, cameras=camera.batch)
     then = ", so the depth was stretched. Is it the depth of this picture?"
     odd = shape_warning("depth", depth.size, (height, width), then)
-    warnings = [*found.warnings, *odd, *_macro_warning(focus, camera)]
+    warnings = [*given.warnings, *odd, *_macro_warning(focus, camera)]
 
     progress, device = comfy.utils.ProgressBar(PROGRESS_STEPS), mm.get_torch_device()
-    at_once = 1 if one_by_one else min(count, max(1, PIXELS_AT_ONCE // (height * width)))
     if device.type != "cpu":
+        at_once = min(count, max(1, PIXELS_TOGETHER // (height * width)))
         mm.free_memory(at_once * height * width * 4 * planes_held, device)
     film = _film(count, height, width, 4 if image.shape[-1] == 4 else 3)
     capped = widest = 0.0
-    run_end = 0
-    for start in range(0, count, at_once):
-        stop = min(start + at_once, count)
+    done = end = 0
+    while done < count:
+        if done == end:  # the items from here on that show the same scene
+            end = run_stop(done, count, image, depth.metres, *extras.values())
 
-        def advance(done: int, total: int, start: int = start, stop: int = stop) -> None:
+        def advance(part: int, total: int, start: int = done, stop: int = end) -> None:
             mm.throw_exception_if_processing_interrupted()
-            pictures = start + (stop - start) * done / total
-            progress.update_absolute(int(PROGRESS_STEPS * pictures / count))
+            progress.update_absolute(int(PROGRESS_STEPS * (start + (stop - start) * part / total) / count))
 
-        scene = (
-            _part(image, start, stop),
-            _depth_part(depth, start, stop).resized(height, width, bilinear=depth_resampling == BILINEAR),
-            focus.part(start, stop),
-            camera.part(start, stop),
+        scene = Scene(
+            item(image, done).to(device),
+            _depth_item(depth, done).resized(height, width, bilinear=depth_resampling == BILINEAR),
+            focus.part(done, end),
+            camera.part(done, end),
+            {name: item(extra, done).to(device) for name, extra in extras.items()},
         )
-        chosen = partial(lens, max_radius_px=max_radius_px, on_progress=advance)
-        if one_by_one:
-            if new_scene := start == run_end:
-                run_end = run_stop(start, count, focus, depth.metres, image, *extras.values())
-                sweep = camera.part(start, run_end)
-            chosen = partial(chosen, sweep=sweep, new_scene=new_scene)
-        these = {name: _part(extra, start, stop) for name, extra in extras.items()}
-        expose = partial(_expose, *scene, these, highlight_recovery)
         try:
-            shown = expose(chosen, device)
+            for developed in _developed(lens, scene, highlight_recovery, max_radius_px, advance, device):
+                ready = done + len(developed[0])
+                for whole, part in zip(film, developed, strict=True):
+                    whole[done:ready] = part
+                coc = developed[1][..., 0]
+                capped += capped_share(coc, max_radius_px) * (ready - done) / count
+                widest = max(widest, coc.abs().max().item() / 2.0)
+                done = ready
         except Exception as error:
             if device.type == "cpu" or not (mm.is_oom(error) or is_out_of_memory(error)):
                 raise
-            warnings.append("The GPU ran out of memory, so this was rendered on the CPU.")
+            warnings.append("The GPU ran out of memory, so the rest was rendered on the CPU.")
             mm.soft_empty_cache()
             device = torch.device("cpu")
-            shown = expose(partial(chosen, new_scene=True) if one_by_one else chosen, device)
-        for whole, part in zip(film, shown, strict=True):
-            whole[start:stop] = part
-        coc = shown[1][..., 0]
-        capped += capped_share(coc, max_radius_px) * (stop - start) / count
-        widest = max(widest, coc.abs().max().item() / 2.0)
     if capped > 0:
         warnings.append(
-            f"Blur was held at max_radius_px = {max_radius_px} px in {share_label(capped)} of the picture; "
-            f"it would have been up to {widest:.0f} px."
+            f"Blur radii were limited to max_radius_px = {max_radius_px} px in {share_label(capped)} of the "
+            f"picture; they would have been up to {widest:.0f} px."
         )
     return film, f"{count} × blur radius up to {widest:.1f} px", warnings
 
 
-def _expose(
-    image: Tensor,
-    depth: DepthMap,
-    focus: Focus,
-    camera: Camera,
-    extras: dict[str, Tensor],
+def _developed(
+    lens: Callable[..., Iterable[Tensor]],
+    scene: Scene,
     highlight_recovery: float,
-    lens: Callable[..., Tensor],
+    max_radius_px: int,
+    on_progress: Progress,
     device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Picture, CoC and overlay of a few pictures, `(B, H, W, C)` each, on `device`."""
-    image, metres = image.to(device), depth.metres.to(device)
-    radiance = expand_highlights(image_to_radiance(image), highlight_recovery)
-    there = {name: extra.to(device) for name, extra in extras.items()}
-    planned = int(SHARE_OF_MEMORY * mm.get_free_memory(device))
-    blurred = lens(radiance, metres, focus, camera, memory_bytes=planned, **there)
-    blurred = compress_highlights(blurred, highlight_recovery)
-    coc = coc_px(metres, focus, camera, image.shape[2])
-    overlay = focus_overlay(image, coc)
-    return radiance_to_image(blurred), coc[..., None].expand(-1, -1, -1, 3), overlay
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Picture, CoC and overlay of the settings of a scene, a few at a time, `(n, H, W, C)` each."""
+    metres = scene.depth.metres.to(device)
+    blurred = lens(
+        expand_highlights(image_to_radiance(scene.image), highlight_recovery),
+        metres,
+        scene.focus,
+        scene.camera,
+        max_radius_px=max_radius_px,
+        on_progress=on_progress,
+        memory_bytes=int(SHARE_OF_MEMORY * mm.get_free_memory(device)),
+        **scene.extras,
+    )
+    start = 0
+    for radiance in blurred:
+        stop = start + len(radiance)
+        coc = coc_px(metres, scene.focus.part(start, stop), scene.camera.part(start, stop), metres.shape[-1])
+        coc = coc.expand(len(radiance), -1, -1)
+        picture = radiance_to_image(compress_highlights(radiance, highlight_recovery))
+        yield picture, coc[..., None].expand(-1, -1, -1, 3), focus_overlay(scene.image, coc)
+        start = stop
 
 
 def _film(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,13 +225,9 @@ def _film(count: int, height: int, width: int, channels: int) -> tuple[Tensor, T
     )
 
 
-def _part(batch: Tensor, start: int, stop: int) -> Tensor:
-    return batch[start:stop] if batch.shape[0] > 1 else batch
-
-
-def _depth_part(depth: DepthMap, start: int, stop: int) -> DepthMap:
+def _depth_item(depth: DepthMap, index: int) -> DepthMap:
     return dataclasses.replace(
-        depth, metres=_part(depth.metres, start, stop), valid=_part(depth.valid, start, stop), fx_px=None
+        depth, metres=item(depth.metres, index), valid=item(depth.valid, index), fx_px=None
     )
 
 

@@ -31,8 +31,13 @@ spec = importlib.util.spec_from_file_location(
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-from pack.lens_models import Camera, Focus  # noqa: E402
+from pack.lens_models import (  # noqa: E402
+    Camera,
+    Focus,
+    taf,
+)
 from pack.lens_models.depth import DepthMap  # noqa: E402
+from pack.lens_models.layers import layered_lens  # noqa: E402
 from pack.nodes.camera.batch_sweep import BatchSweepNode  # noqa: E402
 from pack.nodes.lens import lenses, render  # noqa: E402
 
@@ -70,9 +75,9 @@ def shot(node, image, depth_map, camera, focus, **extras):
 
 
 @contextmanager
-def watched(*names: str):
+def watched(module, *names: str):
     """[bytes of all tensors, calls by name] while the lens works: the most at the beginning of any call."""
-    seen, real = {"bytes": 0, **dict.fromkeys(names, 0)}, {name: getattr(lenses, name) for name in names}
+    seen, real = {"bytes": 0, **dict.fromkeys(names, 0)}, {name: getattr(module, name) for name in names}
 
     def noting(name):
         def call(*args, **settings):
@@ -83,12 +88,12 @@ def watched(*names: str):
         return call
 
     for name in names:
-        setattr(lenses, name, noting(name))
+        setattr(module, name, noting(name))
     try:
         yield seen
     finally:
         for name in names:
-            setattr(lenses, name, real[name])
+            setattr(module, name, real[name])
 
 
 def live_bytes() -> int:
@@ -98,7 +103,7 @@ def live_bytes() -> int:
     return sum(storages.values())
 
 
-LAYERED = ("scene_layers", "composite")
+LAYERED = (layered_lens, "split_layers", "composite")
 
 
 def product():
@@ -122,7 +127,7 @@ def product():
         "said": batch.ui["text"],
         "same": same,
         "first layers": torch.equal(first, apart[0][3]),
-        "splits": seen["scene_layers"],
+        "splits": seen["split_layers"],
         "pictures": seen["composite"],
     }
 
@@ -148,7 +153,7 @@ def repeated():
         with watched(*LAYERED) as seen:
             shown = shot(lenses.DrBokehLensNode, *scene, subject=subject)[0]
         first = shown if first is None else first
-        found[name] = {"splits": seen["scene_layers"], "same": torch.equal(shown, first)}
+        found[name] = {"splits": seen["split_layers"], "same": torch.equal(shown, first)}
     return found
 
 
@@ -156,8 +161,8 @@ def memory():
     """Bytes held beside what goes in and comes out, at the fullest moment, by number of items."""
     found = {}
     # so many pixels at once that a short batch is already more than one go
-    render.PIXELS_AT_ONCE = 2 * HEIGHT * WIDTH
-    for node, names in ((lenses.TAFLensNode, ("taf_lens",)), (lenses.DrBokehLensNode, LAYERED)):
+    taf.PIXELS_TOGETHER = 2 * HEIGHT * WIDTH
+    for node, names in ((lenses.TAFLensNode, (taf, "_gathered")), (lenses.DrBokehLensNode, LAYERED)):
         shot(node, picture(), depth(), apertures(2.0, 4.0), Focus(NEAR_M))  # what is kept for good is there
         for many in (2, 10):
             camera = apertures(*[2.0 + i / 7 for i in range(many)])
@@ -173,27 +178,28 @@ def memory():
 
 
 def out_of_memory():
-    """A lens that runs out of memory on the second of two pictures of one scene is told to begin anew."""
+    """A lens that runs out of memory at the second of three apertures is asked for the other two again."""
     calls = []
 
-    def fake(radiance, *_, sweep, new_scene, **settings):
-        calls.append([sweep.batch, new_scene])
-        if len(calls) == 2:
+    def fake(radiance, metres, focus, camera, **settings):
+        calls.append(camera.batch)
+        yield radiance
+        if len(calls) == 1:
             raise torch.OutOfMemoryError("there is none left")
-        return radiance
+        yield radiance
 
     real = mm.get_torch_device, mm.free_memory, mm.get_free_memory, mm.soft_empty_cache
     # a device that is not called cpu, whose tensors are those of the CPU
     mm.get_torch_device = lambda: torch.device("meta")
     mm.free_memory = mm.soft_empty_cache = lambda *_, **__: None
     mm.get_free_memory = lambda *_: 1 << 30
-    expose = render._expose
-    render._expose = lambda *args: expose(*args[:-1], torch.device("cpu"))
+    to = torch.Tensor.to
+    torch.Tensor.to = lambda tensor, *a, **k: tensor if a == (torch.device("meta"),) else to(tensor, *a, **k)
     try:
         scene = (picture(), depth(), Focus(NEAR_M), apertures(2.0, 4.0, 8.0))
-        _, _, warnings = render.photograph(fake, *scene, 32, render.NEAREST, 0.0, one_by_one=True)
+        _, _, warnings = render.photograph(fake, *scene, 32, render.NEAREST, 0.0)
     finally:
-        render._expose = expose
+        torch.Tensor.to = to
         mm.get_torch_device, mm.free_memory, mm.get_free_memory, mm.soft_empty_cache = real
     return {"calls": calls, "warnings": warnings}
 
