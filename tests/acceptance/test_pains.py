@@ -168,7 +168,7 @@ def test_focus_direction_is_decided_in_one_place():
             name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
             if dotted(call.func).endswith(".Input") and isinstance(name, str) and turning.search(name):
                 asked.add((file.name, name))
-    assert asked == {("depth.py", "convention")}
+    assert asked == {("given.py", "convention")}
 
 
 # ------------------------------------------------------------------------------------------ 4 highlights
@@ -222,7 +222,7 @@ def test_devices_are_the_hosts_choice():
                 found.append(f"{file.name}:{call.lineno}: {ast.unparse(call)}")
     assert found == []
     deciding = [file.name for file, tree in sources("nodes") if "get_torch_device" in ast.unparse(tree)]
-    assert {"photograph.py", "depth_model.py", "predict_focus.py"} <= set(deciding)
+    assert {"render.py", "load_model.py", "predict.py"} <= set(deciding)
 
 
 # --------------------------------------------------------------------------- 7 downloads and offline use
@@ -240,7 +240,7 @@ def test_downloads_only_in_a_loader():
             if name == "from_pretrained":
                 local += [k.value.value for k in call.keywords if k.arg == "local_files_only"] or [False]
     assert speaking == {"catalog.py"}
-    assert calling == {"depth_model.py"}
+    assert calling == {"load_model.py"}
     assert local
     assert all(value is True for value in local)
 
