@@ -33,10 +33,10 @@ class Plan:
         """Number of items."""
         return len(self.picture)
 
-    def told(self, picture_word: str = "picture") -> str:
+    def summary(self, picture_word: str = "picture") -> str:
         """What is combined, for people.
 
-        >>> planned(EVERY, 2, 3, 8).told(), planned(SIDE, 1, 4, 4).told()
+        >>> planned(EVERY, 2, 3, 8).summary(), planned(SIDE, 1, 4, 4).summary()
         ('2 pictures × 3 distances × 8 apertures = 48', '4 side by side: 1 picture, 4 distances, 4 apertures')
         """
         numbers = [int(part.max()) + 1 for part in (self.picture, self.distance, self.aperture)]

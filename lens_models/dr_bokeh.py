@@ -37,7 +37,7 @@ def dr_bokeh_lens(
     memory_bytes: what the blur of a layer may hold, as in `taf_lens`; splitting into layers needs more.
     subject: `(B, H, W)` mask 0..1 that becomes the matte of a layer of its own; depth beside its edge
     follows it.
-    background: `(B, C, H, W)` radiance seen where the farthest layer is hidden, or a `Background` that fills.
+    background: `(B, C, H, W)` radiance where the farthest layer is hidden, or a `Background` that fills.
     max_layers: at most so many layers.
     rays: 0, or points on the lens per pixel, for exact occlusion between several blurred layers.
     engine: "auto", "reference", "stack", "cpu" or "gpu", all the same function; rays have none.

@@ -47,8 +47,8 @@ def bands_of(height: int, rows: int = BAND_ROWS, halo: int = 0) -> Iterator[tupl
     """Bands of so many rows: (the band, the rows it depends on, where the band lies in those)."""
     for start in range(0, height, rows):
         band = slice(start, min(start + rows, height))
-        seen = slice(max(0, band.start - halo), min(height, band.stop + halo))
-        yield band, seen, slice(band.start - seen.start, band.stop - seen.start)
+        source = slice(max(0, band.start - halo), min(height, band.stop + halo))
+        yield band, source, slice(band.start - source.start, band.stop - source.start)
 
 
 def in_bands(
@@ -59,12 +59,12 @@ def in_bands(
     memory_bytes: int | None,
     width: int,
 ) -> Tensor:
-    """A picture made band by band.
+    """A picture computed band by band.
 
-    work: gets the rows to make and the rows they depend on, and returns `(B, C, rows, W)`.
+    work: gets the rows to compute and the rows they depend on, and returns `(B, C, rows, W)`.
     reach: how many rows beyond a band it depends on. bytes_per_row: what a row of those takes while it works.
     memory_bytes: what the work may take; None is no limit. When memory runs out all the same the limit is
-    halved with a line in the log, and the band is made again.
+    halved with a line in the log, and the band is computed again.
     width: of the picture. However much memory there is, a band has no more than `BAND_PIXELS`: what is under
     way cannot be interrupted.
 
@@ -77,9 +77,9 @@ def in_bands(
     while start < height:
         rows = rows_that_fit(height, halo, bytes_per_row, memory_bytes, BAND_PIXELS // width)
         band = slice(start, min(start + rows, height))
-        seen = slice(max(0, band.start - halo), min(height, band.stop + halo))
+        source = slice(max(0, band.start - halo), min(height, band.stop + halo))
         try:
-            part = work(band, seen)
+            part = work(band, source)
             if part.shape[-2] == height:
                 return part
             if result is None:
@@ -95,7 +95,7 @@ def in_bands(
                     "memory."
                 ) from error
             # only here, so that the traceback does not keep alive what did not fit
-            memory_bytes = (seen.stop - seen.start) * bytes_per_row // 2
+            memory_bytes = (source.stop - source.start) * bytes_per_row // 2
             logger.warning(
                 "blur ran out of memory in bands of %d rows; it goes on with %d",
                 rows,

@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 def progress_within(
     on_progress: Progress | None, start: float, stop: float, count: int = 1
 ) -> Progress | None:
-    """Progress of a part, told as progress of all `count` pictures, of which it is start..stop."""
+    """Progress of a part, reported as progress of all `count` pictures, of which it is start..stop."""
     if on_progress is None:
         return None
 

@@ -42,7 +42,7 @@ def largest_radius_px(max_radius_px: float | None, height: int, width: int) -> f
 
 
 def item(batch: Tensor, index: int) -> Tensor:
-    """One item of a batch, its batch axis kept; what is single answers to every index."""
+    """One item of a batch, its batch axis kept; a single item stands for every index."""
     return batch[index : index + 1] if batch.shape[0] > 1 else batch
 
 

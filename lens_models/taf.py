@@ -44,7 +44,7 @@ def taf_lens(
     depth_m: `(B, H, W)` metres, +inf = sky; zero, negative and NaN count as 1 cm.
     focus, camera: one setting or a batch. 1 broadcasts with N, so one picture and N cameras is a sweep.
     shape: aperture shape; None is the disc. Lights in front of the focal plane show it point-inverted.
-    max_radius_px: blur radii are held at this many pixels; None holds them at the picture's longer side.
+    max_radius_px: blur radii are limited to this many pixels; None limits them to the picture's longer side.
     engine: "auto", "reference", "stack" or "cpu", all the same function.
     on_progress: called with (done, total) pieces of work, often enough to interrupt by raising.
     memory_bytes: what the blur may hold beside picture, depth, radii and result: it then works in bands of
@@ -115,11 +115,11 @@ def _gathered(
     """`blur.gather` in bands of rows."""
     (channels, height, _), apertures = radiance.shape[1:], len(radius_px)
 
-    def work(band: slice, seen: slice) -> Tensor:
-        # rows of the halo are only looked at: they are left sharp, which costs nothing
-        margin = (0, 0, band.start - seen.start, seen.stop - band.stop)
+    def work(band: slice, source: slice) -> Tensor:
+        # rows of the halo are only read: they stay sharp, which costs nothing
+        margin = (0, 0, band.start - source.start, source.stop - band.stop)
         blurred = blur.gather(
-            radiance[..., seen, :],
+            radiance[..., source, :],
             F.pad(radius_px[:, band], margin),
             shape=shape,
             engine=engine,
@@ -127,7 +127,7 @@ def _gathered(
         )
         return blurred[..., margin[2] : blurred.shape[-2] - margin[3], :]
 
-    held = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
+    floats = _HELD_ONCE * channels + apertures * (_HELD_BY_CHANNEL * channels + _HELD_BY_APERTURE)
     reach = torch_stack.reach_px(radius_px, shape)
-    bytes_per_px = held * radiance.element_size()
+    bytes_per_px = floats * radiance.element_size()
     return blur_in_bands(work, radius_px, reach, shape, bytes_per_px, memory_bytes, (radiance, radius_px))

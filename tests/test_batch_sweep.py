@@ -42,10 +42,10 @@ def test_side_by_side_is_the_first_with_the_first_or_names_both_numbers(pictures
 
 
 def test_what_a_plan_says():
-    assert planned(EVERY, 2, 3, 8).told() == "2 pictures × 3 distances × 8 apertures = 48"
-    assert planned(EVERY, 1, 1, 1).told() == "1 picture × 1 distance × 1 aperture = 1"
-    assert planned(EVERY, 3, 1, 2).told("depth") == "3 depths × 1 distance × 2 apertures = 6"
-    assert planned(SIDE, 1, 4, 4).told() == "4 side by side: 1 picture, 4 distances, 4 apertures"
+    assert planned(EVERY, 2, 3, 8).summary() == "2 pictures × 3 distances × 8 apertures = 48"
+    assert planned(EVERY, 1, 1, 1).summary() == "1 picture × 1 distance × 1 aperture = 1"
+    assert planned(EVERY, 3, 1, 2).summary("depth") == "3 depths × 1 distance × 2 apertures = 6"
+    assert planned(SIDE, 1, 4, 4).summary() == "4 side by side: 1 picture, 4 distances, 4 apertures"
     with pytest.raises(ValueError, match=r'"diagonal" is not an order .* every combination, side by side'):
         planned("diagonal", 1, 1, 1)
 

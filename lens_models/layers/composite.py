@@ -62,8 +62,8 @@ def composite(
         reach = torch_stack.reach_px(radius, shape)
         report = progress_within(on_progress, done, done + 1, len(layers))
         work = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
-        held = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
-        result = blur_in_bands(work, radius, reach, shape, held, memory_bytes, inputs)
+        bytes_per_px = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
+        result = blur_in_bands(work, radius, reach, shape, bytes_per_px, memory_bytes, inputs)
     return result
 
 
@@ -76,15 +76,15 @@ def _laid_over(
     reach: int,
     on_progress: Progress | None,
     band: slice,
-    seen: slice,
+    source: slice,
 ) -> Tensor:
-    """Rows of a layer after the lens over what is behind it; `seen` are the rows whose light reaches them."""
+    """Rows of a layer after the lens over what is behind it; `source`: the rows whose light reaches them."""
     height = radius.shape[-2]
-    rows = slice(band.start - seen.start, band.stop - seen.start)
-    part = Layer(layer.radiance[..., seen, :], layer.alpha[..., seen, :], layer.depth_m[..., seen, :])
-    borders = (reach if seen.start == 0 else 0, reach if seen.stop == height else 0)
+    rows = slice(band.start - source.start, band.stop - source.start)
+    part = Layer(layer.radiance[..., source, :], layer.alpha[..., source, :], layer.depth_m[..., source, :])
+    borders = (reach if source.start == 0 else 0, reach if source.stop == height else 0)
     report = progress_within(on_progress, band.start / height, band.stop / height)
-    light, cover = _blurred(part, radius[..., seen, :], shape, engine, reach, borders, report)
+    light, cover = _blurred(part, radius[..., source, :], shape, engine, reach, borders, report)
     light, cover = light[..., rows, :], cover[..., rows, :]
     if report is not None:
         report(1, 1)

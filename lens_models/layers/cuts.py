@@ -18,8 +18,8 @@ _BAND_ROWS = 256
 _LARGEST_STEP_PX = 8.0
 #: Cost of cutting one smooth pair of neighbours, per px of blur at the cut; and the least a cut must gain.
 _SEAM_COST, _LEAST_GAIN = 0.05, 4e-4
-#: Share of the best cuts' gain at which all those of the frame before are kept, share of the best gain around
-#: it at which one stays in its place, and how far it goes to follow what it parts.
+#: Cuts of the frame before are reused from this share of the best cuts' gain on; one stays in its place from
+#: this share of the best gain around it; and it moves at most so far to follow what it parts.
 _NEARLY, _STILL, _FOLLOWED_BINS = 0.75, 0.9, 8
 
 
@@ -27,12 +27,12 @@ def edges(nearness: Tensor) -> Tensor:
     """Pixels `(H, W)` with an edge to one of their four neighbours."""
     across = (nearness[:, 1:] - nearness[:, :-1]).abs() >= EDGE_PX
     down = (nearness[1:] - nearness[:-1]).abs() >= EDGE_PX
-    found = torch.zeros_like(nearness, dtype=torch.bool)
-    found[:, 1:] |= across
-    found[:, :-1] |= across
-    found[1:] |= down
-    found[:-1] |= down
-    return found
+    on_edge = torch.zeros_like(nearness, dtype=torch.bool)
+    on_edge[:, 1:] |= across
+    on_edge[:, :-1] |= across
+    on_edge[1:] |= down
+    on_edge[:-1] |= down
+    return on_edge
 
 
 def geodesic_dilation(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: int) -> Tensor:
@@ -53,7 +53,7 @@ def geodesic_dilation(mask: Tensor, nearness: Tensor, allowed: Tensor, steps: in
 
 
 def find_cuts(
-    nearness: Tensor, max_layers: int, on_progress: Progress | None = None, kept: Sequence[float] = ()
+    nearness: Tensor, max_layers: int, on_progress: Progress | None = None, before: Sequence[float] = ()
 ) -> list[float]:
     """Cuts through `nearness`, nearest first, at most `max_layers - 1`.
 
@@ -62,8 +62,8 @@ def find_cuts(
     apart, weighted by the blur there: where a surface is sharp, a seam does not show. So a slanted plane
     stays whole, and a figure that stands on the ground is cut off along its own depth. Greedy, best first.
     on_progress: called with (done, total); may raise to interrupt.
-    kept: cuts that are returned instead, each moved a little to where it gains most, while together they gain
-        nearly as much as the best ones.
+    before: the cuts of the frame before. They are returned instead, each moved a little to where it gains
+        most, as long as together they gain nearly as much as the best ones.
     """
     low, high = nearness.min(), nearness.max()
     bins = max(2, int((high - low) / _BIN_PX) + 2)
@@ -124,7 +124,7 @@ def find_cuts(
 
     followed: list[float] = []
     still, pairs = 0.0, (first, last, weight)
-    for wanted in kept:
+    for wanted in before:
         at = round((wanted - low.item()) / _BIN_PX) - 1
         if 0 <= at < bins:
             gain = along_bins(*pairs) - cost

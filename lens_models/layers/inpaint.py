@@ -26,7 +26,7 @@ class Background(Protocol):
 def push_pull(values: Tensor, weight: Tensor, on_progress: Progress | None = None) -> Tensor:
     """Smooth fill by a pyramid of weighted means: near a hole its own rim counts, far inside the wider view.
 
-    values: `(B, C, H, W)`; weight: `(B, 1, H, W)` 0..1. Where weight is 1 the value is kept.
+    values: `(B, C, H, W)`; weight: `(B, 1, H, W)` 0..1. Where weight is 1 the value stays.
     on_progress: called with (done, total) between bands of rows; may raise to interrupt.
     Returns `(B, C, H, W)`; zero where nothing is known at all. Differentiable in the values.
     """
@@ -55,18 +55,18 @@ def _pushed(values: Tensor, weight: Tensor, report: Callable[[int], None]) -> tu
     kernel = values.new_tensor(_HALVING).expand(values.shape[1] + 1, 1, 4)
     means, known = (values.new_empty(*p.shape[:2], rows, -(-width // 2)) for p in (values, weight))
     for band, *_ in bands_of(rows):
-        # a row is made of four: the one before its pair, its pair, and the one after
-        seen = slice(max(0, 2 * band.start - 1), min(height, 2 * band.stop + 1))
-        part = torch.cat([values[..., seen, :] * weight[..., seen, :], weight[..., seen, :]], dim=1)
+        # a row comes from four: the one before its pair, its pair, and the one after
+        source = slice(max(0, 2 * band.start - 1), min(height, 2 * band.stop + 1))
+        part = torch.cat([values[..., source, :] * weight[..., source, :], weight[..., source, :]], dim=1)
         # odd sides repeat their last line once more, so that halving loses nothing
-        above, below = int(band.start == 0), 2 * band.stop + 1 - seen.stop
+        above, below = int(band.start == 0), 2 * band.stop + 1 - source.stop
         part = F.pad(part, (1, 1 + width % 2, above, below), mode="replicate")
         part = F.conv2d(part, kernel[:, :, None], stride=(1, 2), groups=len(kernel))
         part = F.conv2d(part, kernel[..., None], stride=(2, 1), groups=len(kernel))
         cover = part[:, -1:]
         means[..., band, :] = part[:, :-1] / cover.clamp_min(1e-12)
         known[..., band, :] = (4.0 * cover).clamp_max(1.0)  # one known pixel of four is enough
-        report((seen.stop - seen.start) * width)
+        report((source.stop - source.start) * width)
     return means, known
 
 

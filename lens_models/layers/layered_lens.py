@@ -35,7 +35,7 @@ class LayeredLens:
         +inf = sky.
     subject: `(B, H, W)` mask 0..1 that becomes the matte of a layer of its own; depth beside its edge
         follows it.
-    background: `(B, C, H, W)` radiance seen where the farthest layer is hidden, or a `Background` that fills.
+    background: `(B, C, H, W)` radiance where the farthest layer is hidden, or a `Background` that fills.
     max_layers: at most so many layers.
     after: the lens of the frame before in a clip, near whose cuts those of this one stay.
     Raises ValueError when batches or sizes do not go together; the sentence names both numbers.

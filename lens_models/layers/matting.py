@@ -123,20 +123,20 @@ class _Tiled:
 
     def __init__(self, picture: Tensor, chosen: Tensor, smoothness: float, go_on: Callable[[], None]) -> None:
         self.index = chosen.flatten().nonzero()[:, 0]
-        self.matte, self.made = torch.zeros_like(picture[0]), torch.zeros_like(picture[0])
+        self.matte, self.product = torch.zeros_like(picture[0]), torch.zeros_like(picture[0])
         self.tiles, self.go_on = [], go_on
         for place in _tiles_of(chosen):
-            seen, inner = zip(*map(_widened, place, chosen.shape), strict=True)
-            product = _Laplacian(picture[(slice(None), *seen)], smoothness, _sliding_mean)
-            self.tiles.append((seen, inner, place, product))
+            source, inner = zip(*map(_widened, place, chosen.shape), strict=True)
+            product = _Laplacian(picture[(slice(None), *source)], smoothness, _sliding_mean)
+            self.tiles.append((source, inner, place, product))
             go_on()
 
     def whole(self, matte: Tensor) -> Tensor:
-        for number, (seen, inner, place, product) in enumerate(self.tiles, start=1):
-            self.made[place] = product(matte[seen])[inner]
+        for number, (source, inner, place, product) in enumerate(self.tiles, start=1):
+            self.product[place] = product(matte[source])[inner]
             if number % _TILES_BETWEEN == 0:
                 self.go_on()
-        return self.made.view(-1)[self.index]
+        return self.product.view(-1)[self.index]
 
     def __call__(self, matte: Tensor) -> Tensor:
         self.matte.view(-1)[self.index] = matte
@@ -156,8 +156,8 @@ def _tiles_of(chosen: Tensor) -> Iterator[tuple[slice, slice]]:
 
 def _widened(side: slice, length: int) -> tuple[slice, slice]:
     """A side of a tile with what its product depends on, and where the tile lies in that."""
-    seen = slice(max(0, side.start - _REACH), min(length, side.stop + _REACH))
-    return seen, slice(side.start - seen.start, side.stop - seen.start)
+    source = slice(max(0, side.start - _REACH), min(length, side.stop + _REACH))
+    return source, slice(side.start - source.start, side.stop - source.start)
 
 
 @torch.no_grad()

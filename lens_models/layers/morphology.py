@@ -16,13 +16,13 @@ def max_filter(plane: Tensor, side: int, beyond: float = -torch.inf) -> Tensor:
     """The largest value `(H, W)` in a square of odd `side` about each pixel; past its border `beyond`."""
     reach = side // 2
     for axis, edges in ((1, (reach, reach)), (0, (0, 0, reach, reach))):
-        plane, seen = F.pad(plane, edges, value=beyond), 1
+        plane, window = F.pad(plane, edges, value=beyond), 1
         # windows twice as long out of two, then one that overlaps: faster than pooling
-        while seen < side:
-            more = min(seen, side - seen)
+        while window < side:
+            more = min(window, side - window)
             length = plane.shape[axis] - more
             plane = torch.maximum(plane.narrow(axis, 0, length), plane.narrow(axis, more, length))
-            seen += more
+            window += more
     return plane
 
 

@@ -1,4 +1,4 @@
-"""Depth edges that a network or a resize softened, made hard again along the picture's own edges."""
+"""Depth edges that a network or a resize softened, hardened along the picture's own edges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_STEP_PX = 0.5
 #: A slope doubles its range in a window twice as wide; an edge between plateaus does not.
 _PLATEAU = 1.5
 _PURE = 0.15
-#: Rise per px, as a share of the step, that tells a softened step from a surface that slopes beside one.
+#: Rise per px, as a share of the step, that separates a softened step from a surface that slopes beside one.
 _RISE = 0.02
 _SPREAD_PX = 3.0
 #: How far from a pixel its sharpening looks: plateaus within three spreads, each of them by its own windows.
@@ -57,9 +57,9 @@ def sharpened(
     Constant for gradients.
     """
     result = torch.empty_like(inverse_depth)
-    for band, seen, inner in bands_of(len(result), _BAND_ROWS, _REACH):
-        made = _sharpened(picture[:, seen], inverse_depth[seen], px_per_inverse_m, inner)
-        result[band] = made[inner]
+    for band, source, inner in bands_of(len(result), _BAND_ROWS, _REACH):
+        hardened = _sharpened(picture[:, source], inverse_depth[source], px_per_inverse_m, inner)
+        result[band] = hardened[inner]
         if on_progress is not None:
             on_progress(band.stop, len(result))
     return result

@@ -30,9 +30,9 @@ _TRACE_SIDE = 17
 _TRUST_NEAR, _TRUST_FAR = 0.02, 0.002
 #: Mattes this close to 0 or 1 are taken as 0 or 1.
 _SNAP = 0.05
-#: A pixel tells a layer's colour if at least this much of it is the layer.
+#: A pixel counts for a layer's colour if at least this much of it is the layer.
 _PURE_NEAR, _PURE_FAR = 0.9, 0.8
-#: Shares of the work done when the cuts are found, the mattes, and the colours.
+#: Shares of the work done after the cuts, after the mattes and after the colours.
 _CUTTING, _MATTING, _FILLING = 0.05, 0.65, 0.95
 #: The stack must give the picture back to this, sRGB 0..1.
 _RECOMPOSED = 0.5 / 255
@@ -199,8 +199,8 @@ class _Split:
             return torch.ones_like(self.nearness)
         if layer == 0:  # nothing is nearer
             return self.mattes[0]
-        seen = ((self.label >= layer) & ~(self.edge & dilate(nearer))).to(self.nearness)
-        hidden = self._push_pull(layer + 0.7, 0.3)(self.mattes[layer][None, None], seen[None, None])[0, 0]
+        visible = ((self.label >= layer) & ~(self.edge & dilate(nearer))).to(self.nearness)
+        hidden = self._push_pull(layer + 0.7, 0.3)(self.mattes[layer][None, None], visible[None, None])[0, 0]
         hidden = hidden.sub_(0.5).mul_(4.0).add_(0.5).clamp_(0.0, 1.0)
         return torch.where(seam, 1.0, torch.where(nearer, hidden, self.mattes[layer]))
 

@@ -1,4 +1,4 @@
-"""Layers of a clip that stay: cuts are moved from one frame to the next, not found anew."""
+"""Layers of a clip that stay: cuts are moved from one frame to the next, not chosen anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..camera import Camera, Focus, radius_line
 from ..progress import Progress
 from .cuts import find_cuts
 
-#: Side of the small pictures by which frames of one scene are told from a new one, px,
+#: Side of the small pictures by which a new scene is recognised, px,
 _SMALL = 24
 #: and how much of their light, and of their inverse depth, may differ.
 _SAME = 0.2
@@ -26,7 +26,7 @@ class SteadyCuts:
 
     def __init__(self) -> None:
         self._inverse_m: list[float] = []
-        self._seen: list[Tensor] = []
+        self._last: list[Tensor] = []
 
     @torch.no_grad()
     def find(
@@ -43,15 +43,15 @@ class SteadyCuts:
         light = F.adaptive_avg_pool2d(radiance[:, :3], _SMALL)[0]
         depth = F.adaptive_avg_pool2d(nearness[None], _SMALL) / px_per_inverse_m + inverse_focus
         small = [light, depth]
-        kept = [px_per_inverse_m * (q - inverse_focus) for q in self._inverse_m if self._goes_on(small)]
-        cuts = find_cuts(nearness, max_layers, on_progress, kept)
+        before = [px_per_inverse_m * (q - inverse_focus) for q in self._inverse_m if self._goes_on(small)]
+        cuts = find_cuts(nearness, max_layers, on_progress, before)
         self._inverse_m = [inverse_focus + cut / px_per_inverse_m for cut in cuts]
-        self._seen = small
+        self._last = small
         return cuts
 
     def _goes_on(self, small: list[Tensor]) -> bool:
         """Whether a picture shows what the one before showed, as far away."""
-        pairs = zip(small, self._seen, strict=True)
+        pairs = zip(small, self._last, strict=True)
         return all(
             one.device == two.device and bool((one - two).abs().mean() <= _SAME * two.abs().mean())
             for one, two in pairs

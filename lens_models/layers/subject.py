@@ -37,8 +37,8 @@ def along_the_mask(inverse_depth: Tensor, subject: Tensor, px_per_inverse_m: flo
     inside, outside = (push_pull(plane, known[None, None].to(plane))[0, 0] for known in (core, around))
     here, there = (torch.where(own, *sides) for sides in ((inside, outside), (outside, inside)))
     way = there - here
-    # up to a quarter of _AWAY nearly kept, then taken back without a seam
+    # up to a quarter of _AWAY nearly unchanged, then taken back without a seam
     gone = ((inverse_depth - here) / torch.where(way == 0.0, 1.0, way)).clamp_min(0.0)
-    kept = (1.0 - gone / _AWAY).clamp_min(0.0)
+    remaining = (1.0 - gone / _AWAY).clamp_min(0.0)
     doubted = torch.where(own, ~core, ~around) & (way.abs() * px_per_inverse_m > _MATTERS_PX) & (gone > 0.0)
-    return torch.where(doubted, here + (inverse_depth - here) * kept, inverse_depth)
+    return torch.where(doubted, here + (inverse_depth - here) * remaining, inverse_depth)

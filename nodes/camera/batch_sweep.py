@@ -70,5 +70,5 @@ class BatchSweepNode(io.ComfyNode):
         image, depth = taken(image, plan.picture), taken(converted.depth, plan.picture)
         camera, focus = taken(camera, plan.aperture), taken(focus, plan.distance)
         labels = "\n".join(item_labels(plan, camera, focus, word))
-        ui = messages_ui(cls, plan.told(word), converted.warnings)
+        ui = messages_ui(cls, plan.summary(word), converted.warnings)
         return io.NodeOutput(image, depth, camera, focus, labels, plan.count, ui=ui)
