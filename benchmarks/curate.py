@@ -24,22 +24,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from tests.training.curate_photos import exif, scene
-from training.curate import blur, duplicates, index, pack, rules
-from training.curate import exif as header
+from training.curate.blur import classify_blur
+from training.curate.duplicates import drop_duplicates
+from training.curate.exif import read_headers
 from training.curate.flow import Engine
+from training.curate.index import index_photos
 from training.curate.options import Curation
+from training.curate.pack import pack_sets
+from training.curate.rules import apply_rules
 
 MANY = 300_000_000
 HOUR_S, TERA = 3600.0, 1e12
 #: Shares that go on to the later stages, for the estimate only: the paper keeps 3 of 300 million in all.
 LEFT = {"index": 1.0, "exif": 1.0, "rules": 1.0, "duplicates": 0.25, "blur": 0.2, "pack": 0.01}
-MODULES = {
-    "index": index,
-    "exif": header,
-    "rules": rules,
-    "duplicates": duplicates,
-    "blur": blur,
-    "pack": pack,
+STAGES = {
+    "index": index_photos,
+    "exif": read_headers,
+    "rules": apply_rules,
+    "duplicates": drop_duplicates,
+    "blur": classify_blur,
+    "pack": pack_sets,
 }
 NETWORKS = ("blur", "pack")
 
@@ -68,8 +72,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--size", type=int, nargs=2, default=(1500, 1000), help="width and height, px")
-    default = [stage for stage in MODULES if stage != "pack"]
-    parser.add_argument("--stages", nargs="*", default=default, choices=MODULES, help="in their order")
+    default = [stage for stage in STAGES if stage != "pack"]
+    parser.add_argument("--stages", nargs="*", default=default, choices=STAGES, help="in their order")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
@@ -116,14 +120,14 @@ class _Clock:
     def __init__(self) -> None:
         self.notes: list[tuple[float, int]] = []
 
-    def start(self, total: int) -> None:
+    def reset(self, total: int) -> None:
         """Nothing is done yet."""
         self.notes.clear()
 
-    def done(self, photos: int) -> None:
+    def update(self, n: int) -> None:
         """A unit is done."""
-        if photos:
-            self.notes.append((time.perf_counter(), photos))
+        if n:
+            self.notes.append((time.perf_counter(), n))
 
     def rate(self, workers: int) -> float:
         """Photos per second, from when the first `workers` units were done."""
@@ -136,10 +140,10 @@ def _run(config: Curation, engine: Engine, stages: list[str]) -> dict[str, float
     found, done = {}, None
     for stage in stages:
         clock, before = _Clock(), done
-        done = MODULES[stage].run(config, *([before] if before else []), engine, clock)
+        done = STAGES[stage](config, *([before] if before else []), engine, clock)
         found[stage] = clock.rate(max(engine.workers, 1))
         if stage in NETWORKS:
-            done = before  # an untrained network keeps whom it likes
+            done = before  # an untrained network's verdicts mean nothing
     return found
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from lens_models.photo.exif import read_exif
 from tools import provision
-from training.curate.exif import Worker, header
-from training.curate.guard import within
+from training.curate.exif import HeaderWorker, header
 from training.curate.index import format_of
 from training.curate.options import Curation, Exif
+from training.curate.timeout import call_within
 
 DEBIAN = "golang-github-rwcarlsen-goexif-dev"
 PIEXIF, PIEXIF_SHA = "piexif==1.1.3", "83cb35c606bf3a1ea1a8f0a25cb42cf17e24353fd82e87ae3884e74a302a5f1b"
@@ -102,7 +102,7 @@ def test_real_camera_files_never_hang_or_raise(cameras):
     found = {}
     for path in cameras:
         start = time.monotonic()
-        found[path] = within(15.0, read_exif, path)
+        found[path] = call_within(15.0, read_exif, path)
         assert time.monotonic() - start < 5.0, path
     corrupt = [path for path in cameras if path.parent.name == "corrupt"]
     assert len(corrupt) == 3
@@ -145,7 +145,7 @@ def with_an_end(content: bytes) -> bytes:
     return content[:end] + b"\xff\xd9" if alone else content
 
 
-def test_the_guard_stops_what_swallows_exceptions():
+def test_the_timeout_stops_what_swallows_exceptions():
     def stubborn():
         while True:
             try:
@@ -156,26 +156,26 @@ def test_the_guard_stops_what_swallows_exceptions():
 
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"longer than 0\.2 s"):
-        within(0.2, stubborn)
+        call_within(0.2, stubborn)
     assert time.monotonic() - start < 2.0
-    assert within(5.0, len, "four") == 4
+    assert call_within(5.0, len, "four") == 4
 
 
-def test_the_guard_works_in_a_thread():
+def test_the_timeout_works_in_a_thread():
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(within, 5.0, len, "four").result() == 4
+        assert pool.submit(call_within, 5.0, len, "four").result() == 4
         with pytest.raises(TimeoutError):
-            pool.submit(within, 0.1, time.sleep, 1.0).result()
+            pool.submit(call_within, 0.1, time.sleep, 1.0).result()
         with pytest.raises(ZeroDivisionError):
-            pool.submit(within, 5.0, lambda: 1 / 0).result()
+            pool.submit(call_within, 5.0, lambda: 1 / 0).result()
 
 
 def test_the_header_stage_says_when_a_file_takes_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr("training.curate.exif.header", lambda *_: time.sleep(30))
     config = Curation(photos=(str(tmp_path),), output=str(tmp_path / "out"), exif=Exif(timeout_s=0.1))
-    (row,) = Worker(config).judge([{"root": 0, "path": "a.jpg", "reason": ""}])
+    (row,) = HeaderWorker(config).judge([{"root": 0, "path": "a.jpg", "reason": ""}])
     assert row == {"kept": False, "reason": "its header cannot be read: took longer than 0.1 s"}
 
 

@@ -26,9 +26,9 @@ from training.curate import command
 from training.curate.card import decisions
 from training.curate.flow import Engine, read_done
 from training.curate.options import Curation, load
-from training.curate.pack import packed_sets
 from training.curate.report import write_report
 from training.data import PackedSet, verify
+from training.data.packed import read_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 NO_NETWORKS = {name: {"skip": True} for name in ("blur", "photo", "caption")}
@@ -48,6 +48,12 @@ def config(tmp_path, **sections) -> Curation:
 
 def rows(setting, stage):
     return list(read_done(setting, stage).rows(setting.output))
+
+
+def packed_sets(setting) -> dict[str, int]:
+    """Samples of the sets that are written."""
+    folders = [Path(setting.output) / name for name in ("deep", "shallow")]
+    return {folder.name: read_manifest(folder)["samples"] for folder in folders if folder.is_dir()}
 
 
 def paths(setting, stage):

@@ -123,7 +123,7 @@ def test_crops_are_the_photos_own_pixels():
 
 def test_the_blur_stage_drops_what_the_set_is_not_made_of(tmp_path):
     cut = {"blur": VIEWS}
-    worker = blur.Worker(config(tmp_path, **cut))
+    worker = blur.BlurWorker(config(tmp_path, **cut))
     rows = rows_of(tmp_path, 5)
     (tmp_path / "in" / "4.jpg").write_bytes(b"no picture")
     found = worker.judge(rows)
@@ -134,7 +134,7 @@ def test_the_blur_stage_drops_what_the_set_is_not_made_of(tmp_path):
         assert verdict["blur"] == CLASSES[int(np.argmax(told))]
         assert verdict["kept"] == (verdict["blur"] == "none")
     # one photo at a time gives the same, to rounding
-    alone = blur.Worker(config(tmp_path, blur=VIEWS.model_copy(update={"batch": 1}))).judge(rows)
+    alone = blur.BlurWorker(config(tmp_path, blur=VIEWS.model_copy(update={"batch": 1}))).judge(rows)
     assert [v.get("p_none") for v in alone[:4]] == pytest.approx([v["p_none"] for v in found[:4]], abs=1e-6)
     worker.calibration = Calibration(thresholds=(1.1, 1.1, 1.1))
     assert {v["reason"] for v in worker.judge(rows[:2])} == {"its blur is not certain"}
@@ -210,7 +210,7 @@ def test_thresholds_reach_the_precision():
 
 
 def test_training_learns_sharp_from_blurred(tmp_path, monkeypatch):
-    """Coarse scenes against fine ones, and spoiled copies: a tiny network tells them apart within seconds."""
+    """Coarse scenes against fine ones, and degraded copies: a tiny network tells them apart in seconds."""
     for k in range(40):
         noise = np.random.default_rng(k).integers(0, 255, (48, 64, 3), np.uint8)
         fine, coarse = tmp_path / "none" / f"{k}.png", tmp_path / "bokeh" / f"{k}.png"
@@ -264,14 +264,14 @@ def blip2(tmp_path_factory):
 
 def test_the_photo_check_says_a_probability(tmp_path, internvl):
     rows = rows_of(tmp_path, 5)
-    worker = photo_stage.Worker(config(tmp_path, photo=Photo(model=internvl, batch=2)))
+    worker = photo_stage.PhotoCheckWorker(config(tmp_path, photo=Photo(model=internvl, batch=2)))
     told = [v["p_yes"] for v in worker.judge(rows)]
     assert all(0.0 < p < 1.0 for p in told)
     assert len(set(told)) == 5  # it looks at the pictures
-    alone = photo_stage.Worker(config(tmp_path, photo=Photo(model=internvl, batch=1)))
+    alone = photo_stage.PhotoCheckWorker(config(tmp_path, photo=Photo(model=internvl, batch=1)))
     assert [v["p_yes"] for v in alone.judge(rows)] == pytest.approx(told, abs=1e-5)
     least = sorted(told)[2]
-    strict = photo_stage.Worker(
+    strict = photo_stage.PhotoCheckWorker(
         config(tmp_path, photo=Photo(model=internvl, least_p_yes=least)), worker.check
     )
     found = strict.judge(rows)
@@ -294,8 +294,10 @@ def test_the_probability_is_that_of_yes_against_no(tmp_path, internvl):
 def test_captions_are_words_and_the_same_every_time(tmp_path, blip2):
     rows = rows_of(tmp_path, 4)
     options = Caption(model=blip2, max_tokens=6, batch=3)
-    found = caption.Worker(config(tmp_path, caption=options)).judge(rows)
-    again = caption.Worker(config(tmp_path, caption=options.model_copy(update={"batch": 4}))).judge(rows)
+    found = caption.CaptionWorker(config(tmp_path, caption=options)).judge(rows)
+    again = caption.CaptionWorker(config(tmp_path, caption=options.model_copy(update={"batch": 4}))).judge(
+        rows
+    )
     assert found == again
     texts = [v["caption"] for v in found]
     known = {*curate_models.WORDS, "<unk>"}
@@ -303,7 +305,7 @@ def test_captions_are_words_and_the_same_every_time(tmp_path, blip2):
     assert any(texts)
     (tmp_path / "in" / "2.txt").write_text("a horse\n in the snow ")
     beside = config(tmp_path, caption=options.model_copy(update={"beside": ".txt"}))
-    assert [v["caption"] for v in caption.Worker(beside).judge(rows)] == [
+    assert [v["caption"] for v in caption.CaptionWorker(beside).judge(rows)] == [
         *texts[:2],
         "a horse in the snow",
         texts[3],
@@ -319,17 +321,20 @@ def test_an_empty_caption_is_a_reason(tmp_path):
         def captions(self, pictures):
             return ["" for _ in pictures]
 
-    (found,) = caption.Worker(config(tmp_path), Silent()).judge(rows_of(tmp_path, 1))
+    (found,) = caption.CaptionWorker(config(tmp_path), Silent()).judge(rows_of(tmp_path, 1))
     assert (found["kept"], found["reason"]) == (False, "its caption is empty")
 
 
 @pytest.mark.parametrize("section", ["photo", "caption"])
 def test_models_are_never_downloaded(tmp_path, section):
-    module, options = {"photo": (photo_stage, Photo), "caption": (caption, Caption)}[section]
+    worker, options = {
+        "photo": (photo_stage.PhotoCheckWorker, Photo),
+        "caption": (caption.CaptionWorker, Caption),
+    }[section]
     with pytest.raises(ConfigError, match=f"{section}.revision"):
-        module.Worker(config(tmp_path, **{section: options(model="some/model")}))
+        worker(config(tmp_path, **{section: options(model="some/model")}))
     with pytest.raises(ConfigError, match="nothing is downloaded"):
-        module.Worker(config(tmp_path, **{section: options(model=str(tmp_path))}))
+        worker(config(tmp_path, **{section: options(model=str(tmp_path))}))
 
 
 def test_unknown_maps_teach_nothing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,24 @@ import torch
 
 from ..data.packed import file_hash
 from .classifier.net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    counts,
-    dropped,
-    inputs_of,
-    kept,
-    run_stage,
-    write_settings,
-)
+from .flow import Done, Engine, Progress, dropped, judge_photos, kept
+from .gpu_worker import PictureWorker
 from .options import Blur, Curation
 from .pixels import views_of
 from .rules import DEEP, SHALLOW
-from .seeing import Seeing
 
 #: What each set is made of (Appendix D).
 WANTED = {DEEP: "none", SHALLOW: "desirable"}
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def classify_blur(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Classify all photos."""
-    options = config.blur
-    if options.source == "files" and not options.weights:
-        raise ValueError("blur.weights must be set to a file of train-blur, or blur.skip to true.")
-    done = run_stage(
-        config,
-        "blur",
-        inputs_of(before),
-        partial(Worker, config),
-        engine,
-        extra=file_hash(Path(options.weights)) if options.source == "files" else "tiny",
-        gpu=True,
-        total=counts(config, before)[0],
-        progress=progress,
-    )
-    write_settings(config, done)
-    return done
+    options, weights = config.blur, "tiny"
+    if options.source == "files":
+        if not options.weights:
+            raise ValueError("blur.weights must be set to a file of train-blur, or blur.skip to true.")
+        weights = file_hash(Path(options.weights))
+    return judge_photos(config, "blur", BlurWorker, before, engine, progress, extra=weights, gpu=True)
 
 
 def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
@@ -62,7 +41,7 @@ def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
     return network.eval(), calibration
 
 
-class Worker(Seeing):
+class BlurWorker(PictureWorker):
     """Classifies a unit's photos. blur: the class, or None where the network is not certain enough.
 
     p_none, p_desirable, p_undesirable: calibrated probabilities; blur_p: that of the set's class.
@@ -84,16 +63,16 @@ class Worker(Seeing):
         views = torch.stack([views_of(picture, options.crop_px, options.crops) for picture in pictures])
         with torch.inference_mode():
             logits, _ = self.network(views.to(self.device).float() / 255.0)
-        told = self.calibration.probabilities(logits).cpu().tolist()
-        return [self._verdict(row, probabilities) for row, probabilities in zip(rows, told, strict=True)]
+        probabilities = self.calibration.probabilities(logits).cpu().tolist()
+        return [self._verdict(row, own) for row, own in zip(rows, probabilities, strict=True)]
 
     def _verdict(self, row: dict[str, Any], probabilities: list[float]) -> dict[str, Any]:
-        called = self.calibration.predict(probabilities)
+        predicted = self.calibration.predict(probabilities)
         wanted = WANTED[row["set"]]
         columns = {f"p_{name}": p for name, p in zip(CLASSES, probabilities, strict=True)}
-        columns |= {"blur": called, "blur_p": columns[f"p_{wanted}"]}
-        if called == wanted:
+        columns |= {"blur": predicted, "blur_p": columns[f"p_{wanted}"]}
+        if predicted == wanted:
             return kept(row["reason"], **columns)
-        if called is None:
+        if predicted is None:
             return dropped("its blur is not certain", **columns)
-        return dropped(f"{row['set']}, and blur: {called}", **columns)
+        return dropped(f"{row['set']}, and blur: {predicted}", **columns)

@@ -9,23 +9,16 @@ import pyarrow as pa
 import torch
 
 from ..config.load import ConfigError
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    dropped,
-    kept,
-    picture_path,
-)
+from .flow import Done, Engine, Progress, dropped, kept, picture_path
+from .gpu_worker import PictureWorker, judge_with_model, pixel_values, pretrained
 from .options import Caption, Curation
-from .seeing import Seeing, ask_model, pixel_values, pretrained
 
 #: CLIP's, which BLIP-2 was trained with.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Captioner(Protocol):
-    """Says what pictures show."""
+    """Describes pictures."""
 
     side: int
 
@@ -33,9 +26,9 @@ class Captioner(Protocol):
         """A sentence for each Pillow picture."""
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def write_captions(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Describe all photos."""
-    return ask_model(config, "caption", Worker, "a BLIP-2", before, engine, progress)
+    return judge_with_model(config, "caption", CaptionWorker, "a BLIP-2", before, engine, progress)
 
 
 class Blip2:
@@ -51,16 +44,16 @@ class Blip2:
             Blip2ForConditionalGeneration, options.model, options.revision, "caption", dtype=dtype
         )
         self.network = network.to(device).eval()
-        told = network.config
-        self.side = told.vision_config.image_size
-        if told.image_token_index is None:
+        sizes = network.config
+        self.side = sizes.vision_config.image_size
+        if sizes.image_token_index is None:
             raise ConfigError(
                 f"{options.model} does not say which token stands for the picture: use a newer copy of it."
             )
         words = self.tokenizer(options.prompt, add_special_tokens=False).input_ids if options.prompt else []
-        start = told.text_config.bos_token_id
+        start = sizes.text_config.bos_token_id
         begun = [] if start is None else [start]
-        self.prompt = torch.tensor([[told.image_token_index] * told.num_query_tokens + begun + words])
+        self.prompt = torch.tensor([[sizes.image_token_index] * sizes.num_query_tokens + begun + words])
 
     @torch.inference_mode()
     def captions(self, pictures: Sequence[Any]) -> list[str]:
@@ -81,7 +74,7 @@ class Blip2:
         ]
 
 
-class Worker(Seeing):
+class CaptionWorker(PictureWorker):
     """Describes a unit's photos."""
 
     columns = (("caption", pa.string()),)
@@ -91,23 +84,16 @@ class Worker(Seeing):
         self.captioner = captioner or Blip2(config.caption, self.device)
         self.draft_px = self.captioner.side
 
-    def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        told = [self._beside(row) for row in rows]
-        written = iter(super().judge([row for row, text in zip(rows, told, strict=True) if not text]))
-        return [
-            kept(row["reason"], caption=text) if text else next(written)
-            for row, text in zip(rows, told, strict=True)
-        ]
-
-    def _beside(self, row: dict[str, Any]) -> str:
-        """The words in the file beside a photo; nothing where there is none."""
+    def early_verdict(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """The words in the file beside the photo, where there are any."""
         if not self.config.caption.beside:
-            return ""
+            return None
         file = picture_path(self.config, row).with_suffix(self.config.caption.beside)
         try:
-            return " ".join(file.read_text(encoding="utf-8", errors="replace").split())
+            text = " ".join(file.read_text(encoding="utf-8", errors="replace").split())
         except OSError:
-            return ""
+            return None
+        return kept(row["reason"], caption=text) if text else None
 
     def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
         return [

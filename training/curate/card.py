@@ -1,4 +1,4 @@
-"""The data card of a packed set: where its samples come from, what was dropped and why, what nobody knows.
+"""The data card of a packed set: where its samples come from, what was dropped and why, what is not known.
 
 OUTPUT/deep/DATACARD.md and OUTPUT/shallow/DATACARD.md, written with the report from the same counts.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.packed import read_manifest
+from . import STAGES
 from .flow import write_text
 from .options import Curation
 
@@ -60,9 +61,9 @@ def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | Non
         "",
         "## What is in it",
         "",
-        *_histogram("f-number from", last.f_numbers, name, last.f_number_edges),
-        *_histogram("focal length from, mm", last.focals, name, last.focal_edges),
-        *_makers(last.makers, name),
+        *_histogram("f-number from", last.histograms["f_number"], name),
+        *_histogram("focal length from, mm", last.histograms["focal_mm"], name),
+        *_makers(last.histograms["make"], name),
         "## Not known",
         "",
         *(f"- {line}" for line in _UNKNOWN),
@@ -72,33 +73,32 @@ def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | Non
 
 
 def _stage_row(stage: Any) -> str:
-    told = [(reason, n) for (kept, reason), n in stage.reasons.most_common() if not kept][:_REASONS]
-    why = "; ".join(f"{reason} ({n:,})".replace("|", "\\|") for reason, n in told)
+    reasons = [(reason, n) for (kept, reason), n in stage.reasons.most_common() if not kept][:_REASONS]
+    why = "; ".join(f"{reason} ({n:,})".replace("|", "\\|") for reason, n in reasons)
     return f"| {stage.name} | {stage.kept:,} | {stage.dropped:,} | {why} |"
 
 
 def decisions(config: Curation) -> Iterator[str]:
     """A line for each stage: the settings that decide what is in the sets, files by their names alone."""
-    for stage in ("index", "exif", "rules", "duplicates", "blur", "photo", "caption", "pack"):
+    for stage in STAGES:
         options = getattr(config, stage)
         if options.skip:
             yield f"- **{stage}**: left out"
             continue
-        told = {key: value for key, value in options.model_dump().items() if key not in _NOT_ABOUT_THE_DATA}
-        files = _FILES if told.get("revision") else {*_FILES, "model"}
-        said = (f"{key} {_said(value, key in files)}" for key, value in told.items())
-        yield f"- **{stage}**: " + ", ".join(said)
+        values = options.model_dump(exclude=_NOT_ABOUT_THE_DATA)
+        files = _FILES if values.get("revision") else {*_FILES, "model"}
+        settings = (f"{key} {_setting(value, key in files)}" for key, value in values.items())
+        yield f"- **{stage}**: " + ", ".join(settings)
 
 
-def _said(value: Any, is_file: bool) -> str:
+def _setting(value: Any, is_file: bool) -> str:
     if value is None:
         return "–"
     return f"`{Path(value).name if is_file else value}`"
 
 
-def _histogram(title: str, counter: Counter, name: str, edges: Sequence[float]) -> Iterator[str]:
-    counts = [(edge, counter[place, name]) for place, edge in enumerate(edges[:-1])]
-    counts = [(edge, count) for edge, count in counts if count]
+def _histogram(title: str, counter: Counter, name: str) -> Iterator[str]:
+    counts = sorted((edge, count) for (edge, group), count in counter.items() if group == name)
     if counts:
         yield f"| {title} | " + " | ".join(f"{edge:g}" for edge, _ in counts) + " |"
         yield "|---" * (len(counts) + 1) + "|"
@@ -106,8 +106,8 @@ def _histogram(title: str, counter: Counter, name: str, edges: Sequence[float]) 
         yield ""
 
 
-def _makers(makers: Counter, name: str) -> Iterator[str]:
-    found = Counter({maker: n for (maker, told), n in makers.items() if told == name})
-    if found:
-        yield "Makers: " + ", ".join(f"{maker} {n:,}" for maker, n in found.most_common()) + "."
+def _makers(counter: Counter, name: str) -> Iterator[str]:
+    counts = Counter({maker: count for (maker, group), count in counter.items() if group == name})
+    if counts:
+        yield "Makers: " + ", ".join(f"{maker} {count:,}" for maker, count in counts.most_common()) + "."
         yield ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from . import STAGES
 
@@ -82,27 +84,14 @@ def run_one(config, stage: str, engine, before=None):
     if stage != "index":
         arguments.append(before or read_done(config, config.stages[config.stages.index(stage) - 1]))
     with _progress(stage) as progress:
-        done = module.run(*arguments, engine, progress)
+        done = getattr(module, STAGES[stage])(*arguments, engine, progress)
     kept, dropped = counts(config, done)
     log.info("%s: %s kept, %s dropped", stage, f"{kept:,}", f"{dropped:,}")
     return done
 
 
-class _Bar:
-    def __init__(self, bar):
-        self._bar = bar
-
-    def start(self, total: int) -> None:
-        """A stage of so many photos begins."""
-        self._bar.reset(total)
-
-    def done(self, photos: int) -> None:
-        """So many more are done."""
-        self._bar.update(photos)
-
-
 @contextmanager
-def _progress(stage: str):
+def _progress(stage: str) -> Iterator[Any]:
     """A bar on stderr; None without tqdm."""
     try:
         from tqdm import tqdm
@@ -110,4 +99,4 @@ def _progress(stage: str):
         yield None
         return
     with tqdm(desc=stage, unit=" photos", smoothing=0.05) as bar:
-        yield _Bar(bar)
+        yield bar

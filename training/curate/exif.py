@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,9 @@ import pyarrow as pa
 
 from lens_models.photo.exif import read_exif
 
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    RowWorker,
-    counts,
-    dropped,
-    inputs_of,
-    kept,
-    picture_path,
-    run_stage,
-    write_settings,
-)
-from .guard import within
+from .flow import Done, Engine, Progress, RowWorker, dropped, judge_photos, kept, picture_path
 from .options import Curation, Exif
+from .timeout import call_within
 
 #: PNG's header has the bits of a channel there.
 _PNG_BITS = 24
@@ -38,15 +25,12 @@ _MILLION = 1e6
 _SEVERAL = ("MPO",)
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def read_headers(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Read all headers."""
-    make, total = partial(Worker, config), counts(config, before)[0]
-    done = run_stage(config, "exif", inputs_of(before), make, engine, total=total, progress=progress)
-    write_settings(config, done)
-    return done
+    return judge_photos(config, "exif", HeaderWorker, before, engine, progress)
 
 
-class Worker(RowWorker):
+class HeaderWorker(RowWorker):
     """Reads a unit's headers. width, height: px as shown, after `orientation`; lengths: mm."""
 
     columns = (
@@ -67,16 +51,16 @@ class Worker(RowWorker):
 
     def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         options = self.config.exif
-        found = []
+        verdicts = []
         for row in rows:
             try:
-                read = within(options.timeout_s, header, picture_path(self.config, row), options)
+                verdict = call_within(options.timeout_s, header, picture_path(self.config, row), options)
             except Exception as error:  # damaged files fail in every way there is
-                read = dropped(f"its header cannot be read: {str(error) or type(error).__name__}")
-            if read["kept"] and not read["reason"]:
-                read["reason"] = row["reason"]
-            found.append(read)
-        return found
+                verdict = dropped(f"its header cannot be read: {str(error) or type(error).__name__}")
+            if verdict["kept"] and not verdict["reason"]:
+                verdict["reason"] = row["reason"]
+            verdicts.append(verdict)
+        return verdicts
 
 
 def header(path: Path, options: Exif) -> dict[str, Any]:
@@ -87,21 +71,22 @@ def header(path: Path, options: Exif) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and damaged tags, which are judged below
             with Image.open(path) as picture:
-                columns, reason = _looked_at(picture, path, options)
+                columns, reason = _examine(picture, path, options)
     except UnidentifiedImageError:
         return dropped("no picture that Pillow opens")
     except Image.DecompressionBombError:
         return dropped(f"more than {2 * Image.MAX_IMAGE_PIXELS / _MILLION:.0f} megapixels")
     settings = read_exif(path)
-    told = {name: value for name, value in asdict(settings).items() if name != "reason"}
+    exif = asdict(settings)
+    del exif["reason"]
     if (settings.orientation or 1) >= 5:
         columns["width"], columns["height"] = columns["height"], columns["width"]
     if reason:
-        return dropped(reason, **columns, **told)
-    return kept(settings.reason, **columns, **told)
+        return dropped(reason, **columns, **exif)
+    return kept(settings.reason, **columns, **exif)
 
 
-def _looked_at(picture: Any, path: Path, options: Exif) -> tuple[dict[str, Any], str]:
+def _examine(picture: Any, path: Path, options: Exif) -> tuple[dict[str, Any], str]:
     width, height = picture.size
     columns = {"mode": picture.mode, "width": width, "height": height}
     frames = 1 if picture.format in _SEVERAL else getattr(picture, "n_frames", 1)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lens_models.files import atomic
+
 from .. import units as work
 from ..config.load import ConfigError
 from .options import Curation, digest
+from .pixels import open_photo
 
 #: Raised when a stage of the same settings would write other rows than before.
 VERSION = 1
@@ -33,11 +38,13 @@ VERDICT = [("kept", pa.bool_()), ("reason", pa.string())]
 
 
 class Progress(Protocol):
-    """Is told how many photos a stage has, and how many were just done."""
+    """Counts photos; a bar of tqdm is one."""
 
-    def start(self, total: int) -> None: ...
+    def reset(self, total: int) -> None:
+        """A stage with so many photos begins."""
 
-    def done(self, photos: int) -> None: ...
+    def update(self, n: int) -> Any:
+        """So many more are done."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,22 @@ class Done:
             yield from read_table(file, columns).to_pylist()
 
 
+def judge_photos(
+    config: Curation,
+    stage: str,
+    worker: Callable[[Curation], RowWorker],
+    before: Done,
+    engine: Engine,
+    progress: Progress | None = None,
+    **more: Any,
+) -> Done:
+    """Run a stage over all rows that the stage before it kept; further arguments are those of `run_stage`."""
+    inputs = [(name, (f"{before.folder}/{name}.parquet",)) for name in before.units]
+    total = counts(config, before)[0]
+    make = partial(worker, config)
+    return run_stage(config, stage, inputs, make, engine, total=total, progress=progress, **more)
+
+
 def run_stage(
     config: Curation,
     stage: str,
@@ -81,22 +104,23 @@ def run_stage(
     total: int = 0,
     progress: Progress | None = None,
 ) -> Done:
-    """Do the units that are missing and write the note.
+    """Do the units that are missing, write the settings into the folder, and the note.
 
     inputs: what each unit is (a text that changes with what it reads) and its items. extra: further settings
-    in the names, such as the hash of weights. note: name of the note; `stage` when not given. total: photos.
+    in the names, such as the hash of weights. note: name of the note of a preparation; the stage's own when
+    not given. total: photos.
     """
     chain = digest(VERSION, config.chain(stage), extra)
-    units = [work.Unit(digest(chain, told), items) for told, items in _numbered(inputs)]
+    units = [work.Unit(digest(chain, name), items) for name, items in _numbered(inputs)]
     folder = f"{note or stage}-{chain}-{digest([unit.name for unit in units])}"
     output = Path(config.output)
     path = output / folder
     path.mkdir(parents=True, exist_ok=True)
     _take_over(path, output.glob(f"{note or stage}-{chain}-*"), units)
     if progress is not None:
-        progress.start(total)
+        progress.reset(total)
         left = {unit.name for unit in work.missing(path, units)}
-        progress.done(sum(row_count(path / f"{u.name}.parquet") for u in units if u.name not in left))
+        progress.update(sum(row_count(path / f"{u.name}.parquet") for u in units if u.name not in left))
     work.run(
         units,
         make_worker,
@@ -105,19 +129,24 @@ def run_stage(
         address=engine.address,
         gpus=engine.gpus if gpu else 0.0,
         identity=chain,
-        on_done=None if progress is None else lambda _name, rows: progress.done(rows),
+        on_done=None if progress is None else lambda _name, rows: progress.update(rows),
     )
     done = Done(note or stage, folder, tuple(unit.name for unit in units), chain)
     write_text(output / f"{done.stage}.json", json.dumps(asdict(done), indent=1))
+    if note is None:
+        stages = config.stages[: config.stages.index(stage) + 1]
+        settings = {name: getattr(config, name).model_dump(mode="json") for name in stages}
+        text = json.dumps({"chain": config.chain(stage), "stages": settings}, indent=1)
+        write_text(path / "settings.json", text)
     return done
 
 
 def _numbered(inputs: Sequence[tuple[str, tuple]]) -> Iterator[tuple[list, tuple]]:
     """Number units that read the same, so that their names differ."""
-    seen: dict[str, int] = {}
-    for told, items in inputs:
-        seen[told] = seen.get(told, -1) + 1
-        yield [told, seen[told]], items
+    repeats: Counter[str] = Counter()
+    for name, items in inputs:
+        yield [name, repeats[name]], items
+        repeats[name] += 1
 
 
 def _take_over(path: Path, others: Iterator[Path], units: Sequence[work.Unit]) -> None:
@@ -131,8 +160,8 @@ def _take_over(path: Path, others: Iterator[Path], units: Sequence[work.Unit]) -
                 try:
                     os.link(other / name, path / name)
                 except PermissionError:  # a disk without hard links
-                    shutil.copyfile(other / name, path / f".{name}.part")
-                    (path / f".{name}.part").rename(path / name)
+                    with atomic(path / name) as part:
+                        shutil.copyfile(other / name, part)
                 break
 
 
@@ -144,8 +173,8 @@ def read_done(config: Curation, stage: str, *, current: bool = True) -> Done:
     file = Path(config.output) / f"{stage}.json"
     if not file.is_file():
         raise ConfigError(f"{stage} has not been run in {config.output}: run it first, or all.")
-    told = json.loads(file.read_text(encoding="utf-8"))
-    done = Done(told["stage"], told["folder"], tuple(told["units"]), told["chain"])
+    note = json.loads(file.read_text(encoding="utf-8"))
+    done = Done(**note | {"units": tuple(note["units"])})
     if current and not is_current(config, done):
         raise ConfigError(
             f"{stage} in {config.output} was run with other settings than the config has now: run it again, "
@@ -160,29 +189,15 @@ def is_current(config: Curation, done: Done) -> bool:
     return file.is_file() and json.loads(file.read_text())["chain"] == config.chain(done.stage)
 
 
-def write_settings(config: Curation, done: Done) -> None:
-    """Say in a stage's folder what it was made with."""
-    stages = config.stages[: config.stages.index(done.stage) + 1]
-    told = {name: getattr(config, name).model_dump(mode="json") for name in stages}
-    text = json.dumps({"chain": config.chain(done.stage), "stages": told}, indent=1)
-    write_text(Path(config.output) / done.folder / "settings.json", text)
-
-
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A unit's table."""
     return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
-
-
-def columns_of(path: Path) -> list[str]:
-    """Of a unit's table."""
-    return pq.read_schema(path).names
 
 
 def row_count(path: Path) -> int:
@@ -200,13 +215,21 @@ def counts(config: Curation, done: Done) -> tuple[int, int]:
     return kept, total - kept
 
 
-def inputs_of(before: Done) -> list[tuple[str, tuple]]:
-    """One unit per file of the stage before."""
-    return [(name, (f"{before.folder}/{name}.parquet",)) for name in before.units]
+def with_columns(table: pa.Table, columns: Iterable[tuple[str, pa.DataType, Sequence]]) -> pa.Table:
+    """The table with columns of these names, types and values, in the place of those it has."""
+    for name, kind, values in columns:
+        field, place = pa.field(name, kind), table.schema.get_field_index(name)
+        array = pa.array(values, kind)
+        table = table.append_column(field, array) if place < 0 else table.set_column(place, field, array)
+    return table
+
+
+class Undecodable(ValueError):
+    """A photo without pixels; the message is the reason for the table."""
 
 
 class RowWorker:
-    """Reads a unit's kept rows and adds what `judge` finds out about each.
+    """Reads a unit's kept rows and adds the verdict of `judge` on each.
 
     columns: names and types of what is added, besides the verdict.
     """
@@ -220,18 +243,20 @@ class RowWorker:
         """For each row kept, reason and the columns; what is left out is None."""
         raise NotImplementedError
 
+    def open(self, row: dict[str, Any], draft_px: int | None = None) -> Any:
+        """A row's photo, as `open_photo` has it. Raises Undecodable."""
+        try:
+            return open_photo(picture_path(self.config, row), draft_px=draft_px)
+        except Exception as error:  # damaged files fail in every way there is
+            reason = f"its pixels cannot be decoded: {str(error) or type(error).__name__}"
+            raise Undecodable(reason) from error
+
     def __call__(self, unit: work.Unit) -> pa.Table:
         table = read_table(Path(self.config.output) / unit.items[0])
         table = table.filter(table["kept"])
-        found = self.judge(table.to_pylist())
-        for name, kind in [*VERDICT, *self.columns]:
-            values = pa.array([row.get(name) for row in found], type=kind)
-            place = table.schema.get_field_index(name)
-            table = (
-                table.append_column(pa.field(name, kind), values)
-                if place < 0
-                else table.set_column(place, pa.field(name, kind), values)
-            )
+        verdicts = self.judge(table.to_pylist())
+        columns = [*VERDICT, *self.columns]
+        table = with_columns(table, ((n, kind, [v.get(n) for v in verdicts]) for n, kind in columns))
         return table.replace_schema_metadata({"settings": self.config.chain(self.stage), "unit": unit.name})
 
     @property

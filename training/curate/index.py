@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..units import Unit
-from .flow import VERDICT, Done, Engine, Progress, dropped, kept, run_stage, write_settings
+from .flow import VERDICT, Done, Engine, Progress, dropped, kept, run_stage
 from .options import Curation, digest
 
 _BLOCK = 1 << 20
@@ -33,14 +33,12 @@ COLUMNS = (
 )
 
 
-def run(config: Curation, engine: Engine, progress: Progress | None = None) -> Done:
+def index_photos(config: Curation, engine: Engine, progress: Progress | None = None) -> Done:
     """Walk the folders and hash all files."""
     inputs = [(digest(*files), tuple(tuple(f[:2]) for f in files)) for files in _groups(config)]
     total = sum(len(items) for _, items in inputs)
-    make = partial(Worker, config)
-    done = run_stage(config, "index", inputs, make, engine, total=total, progress=progress)
-    write_settings(config, done)
-    return done
+    make = partial(IndexWorker, config)
+    return run_stage(config, "index", inputs, make, engine, total=total, progress=progress)
 
 
 def _groups(config: Curation) -> Iterator[list[tuple]]:
@@ -62,7 +60,7 @@ def _files(config: Curation) -> Iterator[tuple[int, str, int, int]]:
     for number, folder in enumerate(config.photos):
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"There is no folder {folder}.")
-        yield from ((number, *told) for told in _walk(Path(folder), "", output))
+        yield from ((number, *file) for file in _walk(Path(folder), "", output))
 
 
 def _walk(root: Path, below: str, output: Path) -> Iterator[tuple[str, int, int]]:
@@ -79,13 +77,13 @@ def _walk(root: Path, below: str, output: Path) -> Iterator[tuple[str, int, int]
                 yield from _walk(root, path, output)
             continue
         try:
-            told = entry.stat(follow_symlinks=False)
-            yield path, told.st_size, told.st_mtime_ns
+            status = entry.stat(follow_symlinks=False)
+            yield path, status.st_size, status.st_mtime_ns
         except OSError:
             yield path, -1, 0
 
 
-class Worker:
+class IndexWorker:
     """Hashes a unit's files."""
 
     def __init__(self, config: Curation):
@@ -98,16 +96,16 @@ class Worker:
         return pa.Table.from_pylist(rows, schema=schema)
 
     def _row(self, root: int, path: str) -> dict[str, Any]:
-        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        row = {"key": "", "root": root, "path": shown, "bytes": None, "format": None}
-        if shown != path:
+        printable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        row = {"key": "", "root": root, "path": printable, "bytes": None, "format": None}
+        if printable != path:
             return row | dropped("its name is not UTF-8")
         try:
-            return row | self._looked_at(Path(self.config.photos[root]) / path)
+            return row | self._examine(Path(self.config.photos[root]) / path)
         except OSError as error:
             return row | dropped(f"cannot be read: {error.strerror or error}")
 
-    def _looked_at(self, path: Path) -> dict[str, Any]:
+    def _examine(self, path: Path) -> dict[str, Any]:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) and self.config.index.links == "skip":
             return dropped("a symbolic link")
@@ -120,20 +118,20 @@ class Worker:
                 block = file.read(_BLOCK)
                 sha.update(block)
                 size += len(block)
-        found = {"key": sha.hexdigest(), "bytes": size, "format": format_of(start)}
+        columns = {"key": sha.hexdigest(), "bytes": size, "format": format_of(start)}
         if not size:
-            return dropped("empty: 0 bytes", **found)
+            return dropped("empty: 0 bytes", **columns)
         promised = _EXTENSIONS.get(path.suffix.lower())
-        if found["format"] is None:
+        if columns["format"] is None:
             if promised:
-                return dropped(f"not a picture, although it is named {path.suffix}", **found)
-            return dropped("not a picture", **found)
-        if promised != found["format"]:
-            reason = f"a {found['format']} that is named {path.suffix or 'without an ending'}"
+                return dropped(f"not a picture, although it is named {path.suffix}", **columns)
+            return dropped("not a picture", **columns)
+        if promised != columns["format"]:
+            reason = f"a {columns['format']} that is named {path.suffix or 'without an ending'}"
             if self.config.index.wrong_extension == "drop":
-                return dropped(reason, **found)
-            return kept(reason, **found)
-        return kept(**found)
+                return dropped(reason, **columns)
+            return kept(reason, **columns)
+        return kept(**columns)
 
 
 def format_of(start: bytes) -> str | None:

@@ -10,7 +10,6 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,46 +23,26 @@ from torch import Tensor
 from ..data import PackedWriter, Record
 from ..data.pack import JPEG_QUALITY
 from ..data.packed import read_manifest
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    RowWorker,
-    counts,
-    dropped,
-    inputs_of,
-    kept,
-    picture_path,
-    read_done,
-    run_stage,
-    write_settings,
-)
+from .flow import Done, Engine, Progress, dropped, judge_photos, kept
+from .gpu_worker import PictureWorker
 from .options import Curation, digest
-from .pixels import open_photo, square, to_tensor
+from .pixels import square, to_tensor
 from .rules import DEEP, SHALLOW
 
 SETS = (DEEP, SHALLOW)
+#: uint8 `(B, 3, H, W)` to mean and std of the latent.
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: Columns of the tables that go into the sets' index, with what stands for nothing.
 _FURTHER = {"p_yes": float("nan"), "blur_p": float("nan"), "exposure_s": float("nan"), "camera": ""}
 _ROWS = 64
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def pack_sets(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Encode all photos that are left and write the sets that are missing."""
     limits = _limits(config, before)
-    make = partial(Worker, config, limits)
-    done = run_stage(
-        config,
-        "pack",
-        inputs_of(before),
-        make,
-        engine,
-        extra=digest(limits),
-        gpu=True,
-        total=counts(config, before)[0],
-        progress=progress,
-    )
-    write_settings(config, done)
+    make = partial(EncodeWorker, limits=limits)
+    extra = digest(limits)
+    done = judge_photos(config, "pack", make, before, engine, progress, extra=extra, gpu=True)
     for name in SETS:
         write_set(config, done, name)
     return done
@@ -78,13 +57,13 @@ def _limits(config: Curation, before: Done) -> dict[str, str]:
         if row["kept"]:
             keys[row["set"]].add(row["key"])
     return {
-        name: sorted(found)[config.pack.per_set - 1]
-        for name, found in keys.items()
-        if len(found) > config.pack.per_set
+        name: sorted(own)[config.pack.per_set - 1]
+        for name, own in keys.items()
+        if len(own) > config.pack.per_set
     }
 
 
-class Worker(RowWorker):
+class EncodeWorker(PictureWorker):
     """Cuts and encodes a unit's photos.
 
     Columns: the square's JPEG, its latent's mean and std (fp16, shape in `latent`), what was cut off, px, and
@@ -101,61 +80,41 @@ class Worker(RowWorker):
         ("sensor_width_mm", pa.float64()),
     )
 
-    def __init__(self, config: Curation, limits: dict[str, str], encode: Callable | None = None):
+    def __init__(self, config: Curation, limits: dict[str, str], encode: Encode | None = None):
         super().__init__(config)
         self.limits = limits
-        self._encode = encode or encoder(config)
+        self.encode = encode or encoder(config)
 
-    def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        waiting: list[tuple[dict[str, Any], Tensor]] = []
-        for row in rows:
-            verdict, picture = self._cut(row)
-            found.append(verdict)
-            if picture is not None:
-                waiting.append((verdict, picture))
-            if len(waiting) == self.config.pack.batch:
-                self._fill(waiting)
-        self._fill(waiting)
-        return found
-
-    def _cut(self, row: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
-        options = self.config.pack
+    def early_verdict(self, row: dict[str, Any]) -> dict[str, Any] | None:
         if row["key"] > self.limits.get(row["set"], "g"):
-            return dropped(f"more than the {options.per_set} wanted for the {row['set']} set"), None
-        try:
-            photo = open_photo(picture_path(self.config, row))
-            picture, (top, left), scale = square(photo, options.size_px)
-        except Exception as error:  # damaged files fail in every way there is
-            return dropped(f"its pixels cannot be decoded: {str(error) or type(error).__name__}"), None
-        verdict = kept(
-            row["reason"],
-            crop_top=top,
-            crop_left=left,
-            # in px of the square: fx = focal · width / sensor
-            sensor_width_mm=row["focal_mm"] * options.size_px / (row["fx_px"] * scale),
-        )
-        if options.images:
+            return dropped(f"more than the {self.config.pack.per_set} wanted for the {row['set']} set")
+        return None
+
+    def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
+        side = self.config.pack.size_px
+        squares = [square(picture, side) for picture in pictures]
+        latents = self.encode(torch.stack([to_tensor(picture) for picture, _, _ in squares]))
+        return [self._verdict(*each) for each in zip(rows, squares, *latents, strict=True)]
+
+    def _verdict(
+        self, row: dict[str, Any], cut: tuple[Any, tuple[int, int], float], mean: Tensor, std: Tensor
+    ) -> dict[str, Any]:
+        picture, (top, left), scale = cut
+        # in px of the square: fx = focal · width / sensor
+        sensor_mm = row["focal_mm"] * self.config.pack.size_px / (row["fx_px"] * scale)
+        columns: dict[str, Any] = {"crop_top": top, "crop_left": left, "sensor_width_mm": sensor_mm}
+        if self.config.pack.images:
             encoded = io.BytesIO()
             picture.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-            verdict["jpeg"] = encoded.getvalue()
-        return verdict, to_tensor(picture)
-
-    def _fill(self, waiting: list[tuple[dict[str, Any], Tensor]]) -> None:
-        if not waiting:
-            return
-        means, stds = self._encode(torch.stack([picture for _, picture in waiting]))
-        for (verdict, _), mean, std in zip(waiting, means, stds, strict=True):
-            halves = [tensor.half().contiguous() for tensor in (mean, std)]
-            if not all(half.isfinite().all() for half in halves):
-                verdict |= dropped("its latent is not finite in half precision")
-                continue
-            verdict["mean"], verdict["std"] = (half.numpy().tobytes() for half in halves)
-            verdict["latent"] = list(mean.shape)
-        waiting.clear()
+            columns["jpeg"] = encoded.getvalue()
+        halves = [tensor.half().contiguous() for tensor in (mean, std)]
+        if not all(half.isfinite().all() for half in halves):
+            return dropped("its latent is not finite in half precision", **columns)
+        columns["mean"], columns["std"] = (half.numpy().tobytes() for half in halves)
+        return kept(row["reason"], latent=list(mean.shape), **columns)
 
 
-def encoder(config: Curation) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def encoder(config: Curation) -> Encode:
     """The autoencoder as a function of uint8 `(B, 3, H, W)`: mean and std of the latent, on the CPU, fp32."""
     from ..config.sections import Paths
     from ..networks.build import autoencoder
@@ -167,32 +126,25 @@ def encoder(config: Curation) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 
     def encode(pictures: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            found = vae.encode(pictures.to(device).float() / 127.5 - 1.0).latent_dist
-            return found.mean.float().cpu(), found.std.float().cpu()
+            latents = vae.encode(pictures.to(device).float() / 127.5 - 1.0).latent_dist
+            return latents.mean.float().cpu(), latents.std.float().cpu()
 
     return encode
 
 
-@dataclass(frozen=True)
-class Written:
-    """A set: its folder, or None where no photo was left for it; number of samples."""
-
-    path: Path | None
-    samples: int
-
-
-def write_set(config: Curation, done: Done, name: str) -> Written:
+def write_set(config: Curation, done: Done, name: str) -> None:
     """Put one set's samples into tars, in the order of the units; nothing is done where it is there already.
 
     A set that was made of other units is replaced.
     """
     path = Path(config.output) / name
     if path.is_dir() and read_manifest(path)["about"].get("units") == done.folder:
-        return Written(path, read_manifest(path)["samples"])
+        return
     # beside the old one until it is whole
     fresh = path.with_name(f"{name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    about = {"units": done.folder, "settings": done.chain, "set": name, "curation": _told(config)}
+    settings = config.model_dump_json(exclude={"output", "photos", "report_samples"})
+    about = {"units": done.folder, "settings": done.chain, "set": name, "curation": settings}
     keys: set[str] = set()
     with ExitStack() as stack:
         writer = None
@@ -205,14 +157,8 @@ def write_set(config: Curation, done: Done, name: str) -> Written:
             writer.add(_record(row))
             keys.add(row["key"])
     shutil.rmtree(path, ignore_errors=True)
-    if not keys:
-        return Written(None, 0)
-    fresh.rename(path)
-    return Written(path, len(keys))
-
-
-def _told(config: Curation) -> str:
-    return config.model_dump_json(exclude={"output", "photos", "report_samples"})
+    if keys:
+        fresh.rename(path)
 
 
 def _rows(config: Curation, done: Done) -> Iterator[dict[str, Any]]:
@@ -227,8 +173,8 @@ def _record(row: dict[str, Any]) -> Record:
         torch.from_numpy(np.frombuffer(row[part], np.float16).copy()).reshape(row["latent"])
         for part in ("mean", "std")
     )
-    told = dict(row, camera=" ".join(filter(None, (row["make"], row["model"]))))
-    further = {name: none if told.get(name) is None else told[name] for name, none in _FURTHER.items()}
+    values = dict(row, camera=" ".join(filter(None, (row["make"], row["model"]))))
+    further = {name: none if values.get(name) is None else values[name] for name, none in _FURTHER.items()}
     return Record(
         key=row["key"],
         mean=mean,
@@ -242,10 +188,3 @@ def _record(row: dict[str, Any]) -> Record:
         jpeg=row["jpeg"],
         further=further,
     )
-
-
-def packed_sets(config: Curation) -> dict[str, int]:
-    """Samples of the sets that are written."""
-    read_done(config, "pack")
-    paths = {name: Path(config.output) / name for name in SETS}
-    return {name: read_manifest(path)["samples"] for name, path in paths.items() if path.is_dir()}

@@ -10,8 +10,8 @@ import torch
 
 from ..config.load import ConfigError
 from .flow import Done, Engine, Progress, dropped, kept
+from .gpu_worker import PictureWorker, judge_with_model, pixel_values, pretrained
 from .options import Curation, Photo
-from .seeing import Seeing, ask_model, pixel_values, pretrained
 
 #: ImageNet's, which InternVL was trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,9 +28,9 @@ class PhotoCheck(Protocol):
         """For each Pillow picture, 0..1."""
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def check_photos(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Ask about all photos."""
-    return ask_model(config, "photo", Worker, "an InternVL", before, engine, progress)
+    return judge_with_model(config, "photo", PhotoCheckWorker, "an InternVL", before, engine, progress)
 
 
 class InternVL:
@@ -49,16 +49,16 @@ class InternVL:
             InternVLForConditionalGeneration, options.model, options.revision, "photo", dtype=dtype
         )
         self.network = network.to(device).eval()
-        told = network.config
-        self.side = told.vision_config.image_size[0]
+        sizes = network.config
+        self.side = sizes.vision_config.image_size[0]
         self.yes, self.no = (self._first_tokens(words) for words in (_YES, _NO))
         if not self.yes or not self.no or self.yes & self.no:
             raise ConfigError(
                 f"The words of {options.model} do not tell yes from no: it is no InternVL model."
             )
-        picture = self.tokenizer.convert_ids_to_tokens(told.image_token_id) * told.image_seq_length
-        asked = f"{_START}{picture}{_END}\n{options.question}"
-        prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+        picture = self.tokenizer.convert_ids_to_tokens(sizes.image_token_id) * sizes.image_seq_length
+        question = f"{_START}{picture}{_END}\n{options.question}"
+        prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
         self.prompt = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
 
     def _first_tokens(self, words: Sequence[str]) -> set[int]:
@@ -78,7 +78,7 @@ class InternVL:
         return (yes - no).sigmoid().tolist()
 
 
-class Worker(Seeing):
+class PhotoCheckWorker(PictureWorker):
     """Asks about a unit's photos. p_yes: the probability, stored for all."""
 
     columns = (("p_yes", pa.float64()),)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .timeout import call_within
+
 _SRGB_NAMES = ("srgb", "iec61966-2.1", "iec 61966-2.1")
 
 
@@ -19,12 +21,10 @@ def open_photo(path: str | Path, *, timeout_s: float = 60.0, draft_px: int | Non
     draft_px: the shorter side may come out smaller, but not below this (JPEG alone; several times as fast).
     Raises OSError, ValueError and others for what cannot be decoded, TimeoutError for what takes too long.
     """
-    from .guard import within
-
-    return within(timeout_s, _opened, Path(path), draft_px)
+    return call_within(timeout_s, _decode, Path(path), draft_px)
 
 
-def _opened(path: Path, draft_px: int | None) -> Any:
+def _decode(path: Path, draft_px: int | None) -> Any:
     from PIL import Image, ImageOps
 
     with warnings.catch_warnings():
@@ -99,12 +99,12 @@ def crops(picture: Any, side: int, count: int, places: list[tuple[float, float]]
     """
     width, height = picture.size
     if width < side or height < side:
-        grown = (max(width, side), max(height, side))
+        enlarged = (max(width, side), max(height, side))
         from PIL import Image
 
-        canvas = Image.new("RGB", grown)
-        canvas.paste(picture, ((grown[0] - width) // 2, (grown[1] - height) // 2))
-        picture, (width, height) = canvas, grown
+        canvas = Image.new("RGB", enlarged)
+        canvas.paste(picture, ((enlarged[0] - width) // 2, (enlarged[1] - height) // 2))
+        picture, (width, height) = canvas, enlarged
     return [
         picture.crop((x, y, x + side, y + side))
         for x, y in (

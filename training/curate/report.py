@@ -8,41 +8,55 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from . import charts
 from .card import write_card
-from .flow import Done, columns_of, is_current, picture_path, read_done, read_table, write_text
+from .flow import Done, is_current, picture_path, read_done, read_table, write_text
 from .options import Curation
 from .pixels import open_photo
 from .rules import DEEP, SHALLOW
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SETS = (SHALLOW, DEEP)
-_F_EDGES = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 10.0, 11.0, 16.0, 22.0, 32.0, 50.1)
-_FOCAL_EDGES = (0.0, 14.0, 20.0, 28.0, 35.0, 50.0, 70.0, 105.0, 135.0, 200.0, 300.0, 1e9)
+_GROUPS = (*_SETS, "kept", "dropped")
+#: Column, name of the chart, its title, and lower edges of the bars, the last one the upper edge of all.
+_HISTOGRAMS = (
+    ("f_number", "f_number", "f-number, from",
+     (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 10.0, 11.0, 16.0, 22.0, 32.0, 50.1)),
+    ("focal_mm", "focal", "focal length, from, mm",
+     (0.0, 14.0, 20.0, 28.0, 35.0, 50.0, 70.0, 105.0, 135.0, 200.0, 300.0, 1e9)),
+)  # fmt: skip
 _MAKERS, _REASONS = 12, 8
 _SHEET_PX = 400
 _UNREAD = ("empty", "a symbolic link", "not a", "its name", "cannot be read", "its header", "no picture")
+_COLUMNS = ("kept", "reason", "key", "root", "path", "set", "f_number", "focal_mm", "make", "blur", "p_yes")
 
 
 @dataclass
-class _Stage:
-    """What one stage did. samples: rows by kept or not, those with the smallest hashes."""
+class StageSummary:
+    """What one stage did. samples: rows by kept or not, those with the smallest hashes.
+
+    histograms: by column, photos for each (lower edge or maker, group of _GROUPS).
+    """
 
     name: str
     kept: int = 0
     dropped: int = 0
     reasons: Counter = field(default_factory=Counter)
-    f_numbers: Counter = field(default_factory=Counter)
-    focals: Counter = field(default_factory=Counter)
-    makers: Counter = field(default_factory=Counter)
+    histograms: dict[str, Counter] = field(
+        default_factory=lambda: {name: Counter() for name in ("f_number", "focal_mm", "make")}
+    )
     samples: dict[bool, list] = field(default_factory=lambda: {True: [], False: []})
-    f_number_edges: tuple[float, ...] = _F_EDGES
-    focal_edges: tuple[float, ...] = _FOCAL_EDGES
 
 
 def write_report(config: Curation) -> Path:
@@ -52,9 +66,10 @@ def write_report(config: Curation) -> Path:
     """
     folder = Path(config.output) / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    stages = [_counted(config, done) for done in _done(config)]
+    stages = [_summary(config, done) for done in _finished(config)]
+    funnel = [(stage.name, {"kept": stage.kept, "dropped": stage.dropped}) for stage in stages]
     pieces = ["<!doctype html><meta charset=utf-8><title>Curation</title>", _STYLE, "<h1>Curation</h1>"]
-    pieces.append(_saved(folder, "stages", charts.stacked_bars("Photos after each stage", _funnel(stages))))
+    pieces.append(_saved(folder, "stages", charts.stacked_bars("Photos after each stage", funnel)))
     pieces.append(_table(stages))
     for stage in stages:
         pieces.append(f"<h2>{stage.name}</h2><p>{stage.kept:,} kept, {stage.dropped:,} dropped</p>")
@@ -71,7 +86,7 @@ def write_report(config: Curation) -> Path:
     return folder / "index.html"
 
 
-def _done(config: Curation) -> Iterator[Done]:
+def _finished(config: Curation) -> Iterator[Done]:
     """The finished stages; the first must be there."""
     for number, stage in enumerate(config.stages):
         if number and not (Path(config.output) / f"{stage}.json").is_file():
@@ -82,37 +97,31 @@ def _done(config: Curation) -> Iterator[Done]:
         yield done
 
 
-def _counted(config: Curation, done: Done) -> _Stage:
-    stage = _Stage(done.stage)
-    wanted = ("kept", "reason", "key", "root", "path", "set", "f_number", "focal_mm", "make", "blur", "p_yes")
+def _summary(config: Curation, done: Done) -> StageSummary:
+    stage = StageSummary(done.stage)
     for file in done.files(config.output):
-        there = set(columns_of(file))
-        _count(config, stage, _rows(file, [name for name in wanted if name in there]))
+        names = set(pq.read_schema(file).names)
+        for row in read_table(file, [name for name in _COLUMNS if name in names]).to_pylist():
+            _count(stage, row)
+            _sample(stage.samples[row["kept"]], row, config.report_samples)
     return stage
 
 
-def _rows(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    yield from read_table(file, columns).to_pylist()
-
-
-def _count(config: Curation, stage: _Stage, rows: Iterable[dict[str, Any]]) -> None:
-    for row in rows:
-        kept = row["kept"]
-        stage.kept += kept
-        stage.dropped += not kept
-        if row["reason"]:
-            stage.reasons[kept, kind_of(row["reason"])] += 1
-        if "f_number" in row:
-            told = row.get("set") if kept and row.get("set") else ("kept" if kept else "dropped")
-            for counter, edges, name in (
-                (stage.f_numbers, _F_EDGES, "f_number"),
-                (stage.focals, _FOCAL_EDGES, "focal_mm"),
-            ):
-                place = _place(row[name], edges)
-                if place is not None:
-                    counter[place, told] += 1
-            stage.makers[_maker(row["make"]), told] += 1
-        _sample(stage.samples[kept], row, config.report_samples)
+def _count(stage: StageSummary, row: Mapping[str, Any]) -> None:
+    kept = row["kept"]
+    stage.kept += kept
+    stage.dropped += not kept
+    if row["reason"]:
+        stage.reasons[kept, kind_of(row["reason"])] += 1
+    if "f_number" not in row:
+        return
+    group = (row.get("set") or "kept") if kept else "dropped"
+    for column, _, _, edges in _HISTOGRAMS:
+        value = row[column]
+        if value is not None and edges[0] <= value < edges[-1]:
+            stage.histograms[column][edges[bisect_right(edges, value) - 1], group] += 1
+    maker = row["make"].split()[0].capitalize()[:16] if row["make"] else "not named"
+    stage.histograms["make"][maker, group] += 1
 
 
 def _sample(samples: list, row: dict[str, Any], most: int) -> None:
@@ -137,52 +146,35 @@ def kind_of(reason: str) -> str:
     return re.sub(r"\d[\d.,]*", "…", reason)
 
 
-def _maker(make: str | None) -> str:
-    return make.split()[0].capitalize()[:16] if make else "not told"
-
-
-def _place(value: float | None, edges: tuple[float, ...]) -> int | None:
-    if value is None or not edges[0] <= value < edges[-1]:
-        return None
-    return sum(value >= edge for edge in edges) - 1
-
-
-def _funnel(stages: list[_Stage]) -> list[tuple[str, dict[str, int]]]:
-    return [(stage.name, {"kept": stage.kept, "dropped": stage.dropped}) for stage in stages]
-
-
-def _charts(stage: _Stage) -> Iterator[tuple[str, Any]]:
+def _charts(stage: StageSummary) -> Iterator[tuple[str, Figure]]:
     if stage.reasons:
         rows = [
             (reason, {"kept" if kept else "dropped": count})
             for (kept, reason), count in stage.reasons.most_common(_REASONS)
         ]
         yield "reasons", charts.stacked_bars(f"{stage.name}: reasons and remarks", rows)
-    for name, title, counter, edges in (
-        ("f_number", "f-number, from", stage.f_numbers, _F_EDGES),
-        ("focal", "focal length, from, mm", stage.focals, _FOCAL_EDGES),
-    ):
-        if counter:
+    for column, name, title, edges in _HISTOGRAMS:
+        if counter := stage.histograms[column]:
+            series = {kind: [counter[edge, kind] for edge in edges[:-1]] for kind in _groups_in(counter)}
             labels = [f"{edge:g}" for edge in edges[:-1]]
-            series = {
-                kind: [counter[place, kind] for place in range(len(labels))]
-                for kind in (*_SETS, "kept", "dropped")
-                if any(told == kind for _, told in counter)
-            }
             yield name, charts.histogram(f"{stage.name}: {title}", labels, series)
-    if stage.makers:
-        totals = Counter()
-        for (maker, _), count in stage.makers.items():
+    if counter := stage.histograms["make"]:
+        totals: Counter = Counter()
+        for (maker, _), count in counter.items():
             totals[maker] += count
-        kinds = [k for k in (*_SETS, "kept", "dropped") if any(told == k for _, told in stage.makers)]
         rows = [
-            (maker, {kind: stage.makers[maker, kind] for kind in kinds})
+            (maker, {kind: counter[maker, kind] for kind in _groups_in(counter)})
             for maker, _ in totals.most_common(_MAKERS)
         ]
         yield "makers", charts.stacked_bars(f"{stage.name}: camera makers", rows)
 
 
-def _tiles(config: Curation, stage: _Stage, kept: bool) -> list[tuple[Any, str]]:
+def _groups_in(counter: Counter) -> list[str]:
+    present = {group for _, group in counter}
+    return [group for group in _GROUPS if group in present]
+
+
+def _tiles(config: Curation, stage: StageSummary, kept: bool) -> list[tuple[Any, str]]:
     tiles = []
     for _, row in stage.samples[kept]:
         words = [row["path"].rpartition("/")[2]]
@@ -202,19 +194,19 @@ def _small(config: Curation, row: dict[str, Any]) -> Any:
         return None
     try:
         return open_photo(picture_path(config, row), draft_px=_SHEET_PX)
-    except Exception:  # as the stages found
+    except Exception:  # damaged, as its row says
         return None
 
 
-def _table(stages: list[_Stage]) -> str:
+def _table(stages: list[StageSummary]) -> str:
     lines = ["<table><tr><th>stage<th>kept<th>dropped<th>why, most often"]
     for stage in stages:
-        told = [f"{html.escape(r)} ({n:,})" for (kept, r), n in stage.reasons.most_common() if not kept]
-        lines.append(f"<tr><td>{stage.name}<td>{stage.kept:,}<td>{stage.dropped:,}<td>{'; '.join(told[:3])}")
+        why = [f"{html.escape(r)} ({n:,})" for (kept, r), n in stage.reasons.most_common() if not kept]
+        lines.append(f"<tr><td>{stage.name}<td>{stage.kept:,}<td>{stage.dropped:,}<td>{'; '.join(why[:3])}")
     return "\n".join([*lines, "</table>"])
 
 
-def _saved(folder: Path, name: str, figure: Any) -> str:
+def _saved(folder: Path, name: str, figure: Figure) -> str:
     figure.savefig(folder / f"{name}.png")
     return f'<p><img src="{name}.png" alt="{html.escape(name.replace("_", " "))}">'
 

@@ -6,7 +6,6 @@ import csv
 import math
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,18 +13,7 @@ import pyarrow as pa
 
 from lens_models.photo.exif import PhotoExif
 
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    RowWorker,
-    counts,
-    dropped,
-    inputs_of,
-    kept,
-    run_stage,
-    write_settings,
-)
+from .flow import Done, Engine, Progress, RowWorker, dropped, judge_photos, kept
 from .options import Curation, Rules, digest
 
 DEEP, SHALLOW = "deep", "shallow"
@@ -35,15 +23,10 @@ _FULL_FRAME_MM = 36.0
 _ROUNDING = 1.0 + 1e-9
 
 
-def run(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def apply_rules(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
     """Judge all photos by their EXIF."""
     table = digest(Path(config.rules.phones or _PHONES).read_text(encoding="utf-8"))
-    make, total = partial(Worker, config), counts(config, before)[0]
-    done = run_stage(
-        config, "rules", inputs_of(before), make, engine, extra=table, total=total, progress=progress
-    )
-    write_settings(config, done)
-    return done
+    return judge_photos(config, "rules", RulesWorker, before, engine, progress, extra=table)
 
 
 class Phone(NamedTuple):
@@ -65,17 +48,17 @@ class Phone(NamedTuple):
 def read_phones(path: str | Path | None = None) -> tuple[Phone, ...]:
     """The table of makers, models and lenses; its first line that fits decides. Raises ValueError."""
     path = Path(path or _PHONES)
-    found = []
+    phones = []
     with path.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.DictReader(file), start=2):
             try:
                 patterns = [re.compile(line[n], re.I) if line[n] else None for n in ("make", "model", "lens")]
-                found.append(Phone(*patterns, {"yes": True, "no": False}[line["phone"]]))
+                phones.append(Phone(*patterns, {"yes": True, "no": False}[line["phone"]]))
             except (KeyError, TypeError, re.error) as error:
                 raise ValueError(
                     f"Line {number} of {path.name} must be maker, model, lens, yes or no: {error}."
                 ) from error
-    return tuple(found)
+    return tuple(phones)
 
 
 def is_phone(phones: tuple[Phone, ...], make: str | None, model: str | None, lens: str | None = None) -> bool:
@@ -88,7 +71,7 @@ def is_phone(phones: tuple[Phone, ...], make: str | None, model: str | None, len
     return next((line.phone for line in phones if line.matches(make, model, lens)), False)
 
 
-class Worker(RowWorker):
+class RulesWorker(RowWorker):
     """Judges a unit. set: deep or shallow; focal_mm and sensor_mm: of the stored picture's width, complete.
 
     The fx_px column is the focal length in px of the photo as shown, at its full size.
@@ -106,16 +89,16 @@ class Worker(RowWorker):
         self.phones = read_phones(config.rules.phones)
 
     def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found = []
+        verdicts = []
         for row in rows:
-            verdict = judged(row, self.config.rules, self.phones)
+            verdict = judge_row(row, self.config.rules, self.phones)
             if verdict["kept"]:
                 verdict["reason"] = row["reason"]
-            found.append({"focal_mm": row["focal_mm"]} | verdict)
-        return found
+            verdicts.append({"focal_mm": row["focal_mm"]} | verdict)
+        return verdicts
 
 
-def judged(row: Mapping[str, Any], rules: Rules, phones: tuple[Phone, ...]) -> dict[str, Any]:
+def judge_row(row: Mapping[str, Any], rules: Rules, phones: tuple[Phone, ...]) -> dict[str, Any]:
     """The verdict on one photo. row: what the EXIF stage wrote."""
     n, t = row["f_number"], row["exposure_s"]
     phone = is_phone(phones, row["make"], row["model"], row["lens"])
@@ -126,14 +109,14 @@ def judged(row: Mapping[str, Any], rules: Rules, phones: tuple[Phone, ...]) -> d
         span = f"{rules.least_f_number:g} to {rules.most_f_number:g}"
         return dropped(f"f/{n:.3g} is not within f/{span}", phone=phone)
     deep = n >= rules.split_f_number
-    told = {"phone": phone, "set": DEEP if deep else SHALLOW}
+    columns = {"phone": phone, "set": DEEP if deep else SHALLOW}
     complaint = _deep(rules, t, phone) if deep else _shallow(rules, t, phone, row)
     if complaint:
-        return dropped(complaint, **told)
+        return dropped(complaint, **columns)
     side = min(row["width"], row["height"])
     if side < rules.least_side_px:
-        return dropped(f"{side} px on its shorter side, less than {rules.least_side_px}", **told)
-    return _with_camera(row, rules, told)
+        return dropped(f"{side} px on its shorter side, less than {rules.least_side_px}", **columns)
+    return _with_camera(row, rules, columns)
 
 
 def _deep(rules: Rules, t: float | None, phone: bool) -> str:
@@ -154,13 +137,13 @@ def _shallow(rules: Rules, t: float | None, phone: bool, row: Mapping[str, Any])
     return ""
 
 
-def _with_camera(row: Mapping[str, Any], rules: Rules, told: dict[str, Any]) -> dict[str, Any]:
+def _with_camera(row: Mapping[str, Any], rules: Rules, columns: dict[str, Any]) -> dict[str, Any]:
     focal = row["focal_mm"]
     if focal is None:
         if row["focal_35mm"] is None:
-            return dropped("no focal length in its EXIF", **told)
+            return dropped("no focal length in its EXIF", **columns)
         if rules.no_focal == "drop":
-            return dropped("only the 35-mm equivalent of its focal length in its EXIF", **told)
+            return dropped("only the 35-mm equivalent of its focal length in its EXIF", **columns)
         focal = row["focal_35mm"]
     names = ("focal_35mm", "sensor_mm", "orientation")
     settings = PhotoExif(focal_mm=focal, **{name: row[name] for name in names})
@@ -169,5 +152,5 @@ def _with_camera(row: Mapping[str, Any], rules: Rules, told: dict[str, Any]) -> 
     if fx is None and rules.no_sensor == "full frame":
         fx = settings.fx_px(*size, sensor_mm=_FULL_FRAME_MM)
     if fx is None:
-        return dropped("the size of its sensor cannot be told from its EXIF", **told)
-    return kept(focal_mm=focal, fx_px=fx, **told)
+        return dropped("the size of its sensor cannot be told from its EXIF", **columns)
+    return kept(focal_mm=focal, fx_px=fx, **columns)

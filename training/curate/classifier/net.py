@@ -7,6 +7,7 @@ the views' features are pooled before one layer decides.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lens_models.files import atomic
 from lens_models.weights import read_weights
 
 CLASSES = ("none", "desirable", "undesirable")
@@ -177,27 +179,22 @@ class Calibration:
 
 def save_blur_net(network: BlurNet, calibration: Calibration, path: str | Path) -> None:
     """Weights, sizes and calibration in one .safetensors file."""
-    import json
-
     from safetensors.torch import save_file
 
-    told = {"config": asdict(network.config), "calibration": asdict(calibration)}
+    about = {"config": asdict(network.config), "calibration": asdict(calibration)}
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    part = Path(path).with_suffix(".part")
-    save_file(tensors, part, metadata={"blur_net": json.dumps(told)})
-    part.replace(path)
+    with atomic(path) as part:
+        save_file(tensors, part, metadata={"blur_net": json.dumps(about)})
 
 
 def load_blur_net(path: str | Path) -> tuple[BlurNet, Calibration]:
     """What `save_blur_net` wrote. Raises FileNotFoundError, and ValueError for other files."""
-    import json
-
     weights = read_weights(path)
     try:
-        told: Mapping[str, Any] = json.loads(weights.metadata["blur_net"])
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in told["config"].items()}
-        thresholds = tuple(told["calibration"]["thresholds"])
-        calibration = Calibration(told["calibration"]["temperature"], thresholds)
+        about: Mapping[str, Any] = json.loads(weights.metadata["blur_net"])
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
+        thresholds = tuple(about["calibration"]["thresholds"])
+        calibration = Calibration(about["calibration"]["temperature"], thresholds)
         network = BlurNet(BlurNetConfig(**sizes))
         network.load_state_dict(dict(weights.tensors))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -213,9 +210,9 @@ def load_trunk(network: BlurNet, path: str | Path) -> None:
     Raises FileNotFoundError and ValueError.
     """
     weights = read_weights(path)
-    told = {name: t for name, t in weights.tensors.items() if not name.startswith("fc.")}
+    trunk = {name: t for name, t in weights.tensors.items() if not name.startswith("fc.")}
     try:
-        network.body.load_state_dict(told)
+        network.body.load_state_dict(trunk)
     except RuntimeError as error:
         raise ValueError(
             f"{weights.name} is not ResNeXt-50 32x4d with torchvision's names: {error}"

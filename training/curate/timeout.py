@@ -16,7 +16,7 @@ class _Late(BaseException):
     """Not an Exception, which parsers of damaged files catch."""
 
 
-def within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
+def call_within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
     """call(*arguments), stopped after this time with TimeoutError.
 
     In the main thread by a signal, which ends any Python loop. Elsewhere the call is left running in a thread

@@ -1,33 +1,21 @@
-"""Workers that look at pixels with a network, several photos at a time."""
+"""Workers that give pixels to a network, several photos at a time, on the GPU where there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..config.load import ConfigError
-from .flow import (
-    Done,
-    Engine,
-    Progress,
-    RowWorker,
-    counts,
-    dropped,
-    inputs_of,
-    picture_path,
-    run_stage,
-    write_settings,
-)
+from .flow import Done, Engine, Progress, RowWorker, Undecodable, dropped, judge_photos
 from .options import Curation, digest
-from .pixels import open_photo, to_tensor
+from .pixels import to_tensor
 
 
-class Seeing(RowWorker):
+class PictureWorker(RowWorker):
     """Opens a unit's photos and asks `verdicts` about as many as the stage's `batch` says.
 
     draft_px: the photos' shorter side may be smaller than it is, down to this; None for all pixels.
@@ -44,31 +32,30 @@ class Seeing(RowWorker):
         """On rows whose Pillow pictures these are."""
         raise NotImplementedError
 
+    def early_verdict(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """A verdict that needs no picture, or None."""
+
     def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(rows), self.batch):
-            found += self._batch(rows[start : start + self.batch])
-        return found
-
-    def _batch(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
-        pictures: dict[int, Any] = {}
-        for place, row in enumerate(rows):
-            try:
-                pictures[place] = open_photo(picture_path(self.config, row), draft_px=self.draft_px)
-            except Exception as error:  # damaged files fail in every way there is
-                reason = f"its pixels cannot be decoded: {str(error) or type(error).__name__}"
-                found[place] = dropped(reason)
-        if pictures:
-            told = self.verdicts([rows[place] for place in pictures], list(pictures.values()))
-            found |= dict(zip(pictures, told, strict=True))
-        return [found[place] for place in range(len(rows))]
+        verdicts = [self.early_verdict(row) for row in rows]
+        waiting = [number for number, verdict in enumerate(verdicts) if verdict is None]
+        for start in range(0, len(waiting), self.batch):
+            pictures: dict[int, Any] = {}
+            for number in waiting[start : start + self.batch]:
+                try:
+                    pictures[number] = self.open(rows[number], self.draft_px)
+                except Undecodable as error:
+                    verdicts[number] = dropped(str(error))
+            if pictures:
+                answers = self.verdicts([rows[number] for number in pictures], list(pictures.values()))
+                for number, verdict in zip(pictures, answers, strict=True):
+                    verdicts[number] = verdict
+        return cast("list[dict[str, Any]]", verdicts)
 
 
-def ask_model(
+def judge_with_model(
     config: Curation,
     stage: str,
-    worker: type[Seeing],
+    worker: type[PictureWorker],
     kind: str,
     before: Done,
     engine: Engine,
@@ -83,19 +70,8 @@ def ask_model(
         raise ConfigError(
             f"{stage}.model must be set to the folder of {kind} model, or {stage}.skip to true."
         )
-    done = run_stage(
-        config,
-        stage,
-        inputs_of(before),
-        partial(worker, config),
-        engine,
-        extra=digest(identity(options.model, options.revision)),
-        gpu=True,
-        total=counts(config, before)[0],
-        progress=progress,
-    )
-    write_settings(config, done)
-    return done
+    model = digest(identity(options.model, options.revision))
+    return judge_photos(config, stage, worker, before, engine, progress, extra=model, gpu=True)
 
 
 def pixel_values(pictures: Sequence[Any], side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -133,5 +109,5 @@ def identity(model: str | None, revision: str | None) -> str:
     folder = Path(model or "")
     if not folder.is_dir():
         return f"{model} {revision}"
-    told = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
-    return repr(told)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
