@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...lens_models.batch import EVERY, ORDERS, item_labels, planned, taken
 from ...lens_models.camera import broadcast_batch
 from ..shared.images import picture_size
-from ..shared.inputs import aliases, with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from ..shared.sockets import (
     ANY_DEPTH,
@@ -24,17 +24,15 @@ from ..shared.sockets import (
 class BatchSweepNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusBatchSweep",
             display_name="Batch Sweep",
             category="fine defocus/camera",
             description="Combines pictures, focus distances and apertures into one labelled batch, which a "
             "lens renders in one run.",
-            search_aliases=aliases(
-                "xy plot, xyz plot, grid, batch, combinations, product, cross, zip, focus bracketing, "
-                "aperture series, repeat batch"
-            ),
-            inputs=with_tooltips(
+            search_aliases="xy plot, xyz plot, grid, batch, combinations, product, cross, zip, focus "
+            "bracketing, aperture series, repeat batch",
+            inputs=[
                 io.Image.Input("image", tooltip="One sharp picture or several."),
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Their depth: one, or one per picture. DEPTH, or the geometry of MoGe or Depth Anything 3.",
@@ -45,8 +43,8 @@ class BatchSweepNode(io.ComfyNode):
                 "'every combination': each picture at each distance at each aperture; apertures change "
                 "fastest, pictures slowest. 'side by side': the first with the first, the second with the "
                 "second; a single one goes with all.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Image.Output("image"),
                 "Pictures for a lens, one per item. A single picture stays single: it goes with all.",
                 DEPTH.Output("depth", tooltip="Depth for a lens."),
@@ -55,8 +53,7 @@ class BatchSweepNode(io.ComfyNode):
                 io.String.Output("labels"),
                 "What changes along the batch, one line per item, as Contact Sheet takes labels.",
                 io.Int.Output("count", tooltip="How many items there are."),
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ...lens_models import Camera, stops
-from ..shared.inputs import aliases, f_number, number, with_tooltips
+from ..shared.inputs import f_number, node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, as_camera
 
@@ -32,16 +32,15 @@ STEPS = {"1 stop": 1.0, "1/2 stop": 1 / 2, "1/3 stop": 1 / 3}
 class CameraNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusCamera",
             display_name="Camera",
             category="fine defocus/camera",
             description="A lens and a sensor: aperture, focal length and format decide how strong the blur "
             "is.",
-            search_aliases=aliases(
-                "aperture, f-number, f-stop, focal length, sensor, full frame, lens, depth of field, dof"
-            ),
-            inputs=with_tooltips(
+            search_aliases="aperture, f-number, f-stop, focal length, sensor, full frame, lens, depth of "
+            "field, dof",
+            inputs=[
                 io.Combo.Input("aperture", [FREE_APERTURE, *APERTURES], default="f/2.8"),
                 "Aperture in third stops. A smaller number blurs more. 'free' takes f_number.",
                 f_number("f_number", 2.8),
@@ -56,10 +55,9 @@ class CameraNode(io.ComfyNode):
                 "'crop to the picture': the picture is the largest crop of the sensor, turned to the "
                 "picture's orientation (a square from full frame spans 24 mm). 'width spans the sensor': "
                 "the picture's width is the sensor's whole width.",
-            ),
-            outputs=[
-                CAMERA.Output("camera", tooltip="The camera, for a lens."),
             ],
+            outputs=[CAMERA.Output("camera", tooltip="The camera, for a lens.")],
+            has_intermediate_output=False,
         )
 
     @classmethod
@@ -74,15 +72,13 @@ class CameraNode(io.ComfyNode):
 class ApertureSweepNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusApertureSweep",
             display_name="Aperture Sweep",
             category="fine defocus/camera",
             description="Turns one camera into a series of apertures; a lens renders them all in one run.",
-            search_aliases=aliases(
-                "f-stop series, f-stop, stops, bracketing, aperture series, f-number list, batch"
-            ),
-            inputs=with_tooltips(
+            search_aliases="f-stop series, f-stop, stops, bracketing, aperture series, f-number list, batch",
+            inputs=[
                 CAMERA.Input("camera", tooltip="The camera whose aperture is swept."),
                 io.Combo.Input("sweep", [PAPER, BETWEEN, LIST], default=PAPER),
                 "'paper': the eight stops f/1.8 2.8 4 5.6 8 11 16 22. 'start to end': equal steps. 'list': "
@@ -95,12 +91,11 @@ class ApertureSweepNode(io.ComfyNode):
                 "Step of 'start to end', in stops. One stop is a factor 1.41 in f-number.",
                 io.String.Input("f_numbers", default="1.8, 2.8, 4, 5.6, 8, 11, 16, 22"),
                 "F-numbers for 'list', between commas, semicolons, spaces or line ends: 1.8, f/2.8, 4",
-            ),
+            ],
             outputs=[
                 CAMERA.Output("cameras", display_name="camera", tooltip="One camera per aperture, in order."),
                 io.Int.Output("count", tooltip="How many apertures there are."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

@@ -18,7 +18,7 @@ from ...lens_models.photo.camera import camera_of_photo
 from ...lens_models.photo.exif import read_exif
 from ..shared.files import fingerprint, is_there
 from ..shared.images import picture_size, to_host
-from ..shared.inputs import f_number, metres, number, with_tooltips
+from ..shared.inputs import f_number, metres, node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA
 from .camera import SENSORS
@@ -39,14 +39,14 @@ def _photos() -> list[str]:
 class CameraFromPhotoNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusCameraFromPhoto",
             display_name="Camera from Photo",
             category="fine defocus/camera",
             description="Loads a photo and, from its EXIF, the camera that took it: aperture, focal length, "
             "sensor and the distance to the subject.",
-            search_aliases=["exif", "load image", "metadata", "photo", "lens", "aperture", "focal length"],
-            inputs=with_tooltips(
+            search_aliases="exif, load image, metadata, photo, lens, aperture, focal length",
+            inputs=[
                 io.Combo.Input("file", _photos(), upload=io.UploadType.image),
                 "Photo in ComfyUI's input folder, as the camera wrote it: most editors and web sites take "
                 "the EXIF out.",
@@ -61,15 +61,14 @@ class CameraFromPhotoNode(io.ComfyNode):
                 metres("distance_m", 0.0, optional=True),
                 "Distance to the subject in metres instead of the photo's own. 0 takes the photo's, which "
                 "few cameras write.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Image.Output("image", tooltip="The photo, turned upright."),
                 io.Mask.Output("mask", tooltip="1 where the photo is transparent, as in Load Image."),
                 CAMERA.Output("camera", tooltip="The camera that took the photo."),
                 io.Float.Output("distance_m"),
                 "Distance to the subject in metres; inf = infinity, 0 = unknown.",
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

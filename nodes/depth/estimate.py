@@ -19,7 +19,7 @@ from ...lens_models.depth.metric3d.preprocess import AUTO, CANVASES
 from ...lens_models.depth.normals import normal_picture
 from ...lens_models.photo.exif import read_exif
 from ..shared.images import picture_size
-from ..shared.inputs import aliases, number, with_tooltips
+from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.networks import loaded
 from ..shared.progress import on_progress
@@ -171,15 +171,13 @@ def _measure_all(
 class EstimateDepthNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusEstimateDepth",
             display_name="Estimate Depth",
             category="fine defocus/depth",
             description="Measures the distance of everything in a picture, in metres, with a network.",
-            search_aliases=aliases(
-                "depth map, metric depth, metric3d, normal map, monocular depth, distance"
-            ),
-            inputs=with_tooltips(
+            search_aliases="depth map, metric depth, metric3d, normal map, monocular depth, distance",
+            inputs=[
                 io.Image.Input("image"),
                 "Sharp picture, or the frames of a clip. Transparency is left out.",
                 DEPTH_MODEL.Input("depth_model", tooltip="From Load Depth Model."),
@@ -200,16 +198,15 @@ class EstimateDepthNode(io.ComfyNode):
                 "The camera that took the picture: its focal length sets the scale of the distances. "
                 "Without it the photo's EXIF is read, if image comes straight from Load Image; else 35 mm "
                 "on full frame is assumed.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 DEPTH.Output("depth", tooltip="Depth in metres."),
                 io.Mask.Output("confidence"),
                 "How sure the network is, 0..1; 1 everywhere from networks that give none.",
                 io.Image.Output("normal"),
                 "Normal map: red right, green up, blue towards the camera; 0.5 is zero.",
-            ),
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            has_intermediate_output=True,
         )
 
     @classmethod

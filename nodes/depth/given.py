@@ -12,7 +12,7 @@ from ...lens_models.depth import DepthMap, convert
 from ...lens_models.depth.files import SUFFIXES, read_depth_file
 from ...lens_models.labels import metres_label, share_label
 from ..shared.files import fingerprint, is_there
-from ..shared.inputs import aliases, metres, number, with_tooltips
+from ..shared.inputs import metres, node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, DA3_GEOMETRY, DEPTH, MOGE_GEOMETRY, as_camera, fx_per_width
 
@@ -36,14 +36,14 @@ class LoadDepthNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         folder = Path(folder_paths.get_input_directory())
         files = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusLoadDepth",
             display_name="Load Depth",
             category="fine defocus/depth",
             description="Reads measured depth from a 16-bit PNG, TIFF, EXR, NPY or NPZ file in the input "
             "folder.",
-            search_aliases=["depth file", "exr", "z pass", "npy", "16-bit depth", "lidar", "metric depth"],
-            inputs=with_tooltips(
+            search_aliases="depth file, exr, z pass, npy, 16-bit depth, lidar, metric depth",
+            inputs=[
                 io.Combo.Input("file", files),
                 "Depth file in ComfyUI's input folder: PNG, TIFF, EXR, NPY or NPZ.",
                 io.Combo.Input("unit", [*convert.UNITS, OTHER_UNIT], default="metres"),
@@ -55,12 +55,11 @@ class LoadDepthNode(io.ComfyNode):
                 io.String.Input("channel", default="", advanced=True),
                 "Channel of an EXR file or array of an NPZ file, such as ViewLayer.Depth.Z; empty takes the "
                 "one that looks like depth.",
-            ),
+            ],
             outputs=[
                 DEPTH.Output("depth", tooltip="Depth in metres."),
                 io.Mask.Output("valid", tooltip="1 where the file had a value, 0 where filled."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod
@@ -86,16 +85,14 @@ class LoadDepthNode(io.ComfyNode):
 class DepthFromImageNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusDepthFromImage",
             display_name="Depth from Image",
             category="fine defocus/depth",
             description="Turns a grey depth picture of another node into metres, once you say what its greys "
             "mean.",
-            search_aliases=aliases(
-                "depth map, depth anything, midas, zoe, marigold, disparity, invert depth"
-            ),
-            inputs=with_tooltips(
+            search_aliases="depth map, depth anything, midas, zoe, marigold, disparity, invert depth",
+            inputs=[
                 io.Image.Input("image"),
                 "Depth picture: grey, or raw metres from nodes that give those.",
                 io.Combo.Input("convention", list(convert.CONVENTIONS), default="near is bright"),
@@ -108,11 +105,8 @@ class DepthFromImageNode(io.ComfyNode):
                 io.Combo.Input("spacing", list(convert.SPACINGS), default="inverse depth", advanced=True),
                 "How greys are spaced: 'inverse depth' evenly in 1/distance, as estimators give them; "
                 "'depth' evenly in metres, as a rendered z pass may be. Not used for 'metres'.",
-            ),
-            outputs=[
-                DEPTH.Output("depth", tooltip="Depth in metres."),
             ],
-            has_intermediate_output=True,
+            outputs=[DEPTH.Output("depth", tooltip="Depth in metres.")],
         )
 
     @classmethod
@@ -123,13 +117,13 @@ class DepthFromImageNode(io.ComfyNode):
 class DepthFromGeometryNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusDepthFromGeometry",
             display_name="Depth from Geometry",
             category="fine defocus/depth",
             description="Takes the depth out of MoGe or Depth Anything 3 geometry, in metres.",
-            search_aliases=["moge", "da3", "depth anything 3", "geometry", "metric depth"],
-            inputs=with_tooltips(
+            search_aliases="moge, da3, depth anything 3, geometry, metric depth",
+            inputs=[
                 io.MultiType.Input("geometry", types=[MOGE_GEOMETRY, DA3_GEOMETRY]),
                 "Output of Run MoGe Inference or Run Depth Anything 3.",
                 io.Combo.Input("units", list(convert.GEOMETRY_UNITS), default="automatic"),
@@ -147,11 +141,8 @@ class DepthFromGeometryNode(io.ComfyNode):
                 CAMERA.Input("camera", optional=True),
                 "The camera that took the picture. Only Depth Anything 3's metric model needs it, for the "
                 "focal length; without it 50 mm on full frame is assumed.",
-            ),
-            outputs=[
-                DEPTH.Output("depth", tooltip="Depth in metres."),
             ],
-            has_intermediate_output=True,
+            outputs=[DEPTH.Output("depth", tooltip="Depth in metres.")],
         )
 
     @classmethod

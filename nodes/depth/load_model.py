@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ...lens_models.depth import catalog, estimator
 from ..shared.files import stamp
-from ..shared.inputs import aliases, with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from ..shared.networks import wrapped
 from ..shared.progress import on_progress
@@ -58,16 +58,14 @@ def _set_precision(network: torch.nn.Module, choice: str, device: torch.device) 
 class LoadDepthModelNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusLoadDepthModel",
             display_name="Load Depth Model",
             category="fine defocus/depth",
             description="Loads a network that measures depth in metres: Metric3Dv2, Depth Anything V2 "
             "metric, Depth Pro or ZoeDepth.",
-            search_aliases=aliases(
-                "metric3d, depth anything, depth pro, zoedepth, monocular depth, metric depth"
-            ),
-            inputs=with_tooltips(
+            search_aliases="metric3d, depth anything, depth pro, zoedepth, monocular depth, metric depth",
+            inputs=[
                 io.Combo.Input("file", catalog.choices(_local())),
                 "Metric3Dv2 file or transformers folder in models/geometry_estimation. Entries "
                 "with (download) are fetched there when the node runs: ViT-S 150 MB, L 1.65 GB, g2 "
@@ -75,11 +73,8 @@ class LoadDepthModelNode(io.ComfyNode):
                 io.Combo.Input("precision", [AUTOMATIC, *PRECISIONS], default=AUTOMATIC, advanced=True),
                 "Precision of the weights. Automatic is what ComfyUI would choose for the device, and fp32 "
                 "on the CPU; parts that decide the distances stay fp32.",
-            ),
-            outputs=[
-                DEPTH_MODEL.Output("depth_model", tooltip="For Estimate Depth."),
             ],
-            has_intermediate_output=True,
+            outputs=[DEPTH_MODEL.Output("depth_model", tooltip="For Estimate Depth.")],
         )
 
     @classmethod

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...lens_models.show.depth import depth_preview, inverse_grey
 from ..shared.images import to_host
-from ..shared.inputs import aliases, metres, with_tooltips
+from ..shared.inputs import metres, node_schema
 from ..shared.messages import messages_ui
 from ..shared.sockets import ANY_DEPTH, as_depth
 from .given import depth_summary
@@ -15,15 +15,14 @@ from .given import depth_summary
 class DepthPreviewNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusDepthPreview",
             display_name="Depth Preview",
             category="fine defocus/depth",
             description="Shows depth in colours, warm near and cool far, with a legend in metres.",
-            search_aliases=aliases(
-                "depth map, colour map, color map, view depth, histogram, turbo, legend, controlnet"
-            ),
-            inputs=with_tooltips(
+            search_aliases="depth map, colour map, color map, view depth, histogram, turbo, legend, "
+            "controlnet",
+            inputs=[
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
                 metres("near_m", 0.0),
@@ -32,12 +31,12 @@ class DepthPreviewNode(io.ComfyNode):
                 "Distance of the cool end in metres; 0 takes the farthest of the batch.",
                 io.Boolean.Input("legend", default=True),
                 "Adds the distribution of the distances and their metres under the picture.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Image.Output("preview", tooltip="Depth in colours."),
                 io.Image.Output("grey"),
                 "Near is white, evenly in 1/distance, without a legend: for a depth ControlNet.",
-            ),
+            ],
             is_output_node=True,
         )
 

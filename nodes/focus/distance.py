@@ -10,7 +10,7 @@ from ...lens_models.focus.distance import MASK_WAYS, focus_from_mask
 from ...lens_models.focus.rack import EASINGS, rack_focus_m, read_keyframes, smoothed_m
 from ...lens_models.focus.sweep import focus_steps_m, parse_distances_m
 from ...lens_models.labels import distances_label, metres_label
-from ..shared.inputs import aliases, metres, number, with_tooltips
+from ..shared.inputs import metres, node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, FOCUS, as_depth, as_focus, focus_at
 
@@ -21,23 +21,22 @@ STEPS, LIST = "from near to far", "list"
 class FocusDistanceNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusFocusDistance",
             display_name="Focus Distance",
             category="fine defocus/focus",
             description="Focuses the lens at a distance typed in metres.",
-            search_aliases=["focus", "manual focus", "focal plane", "focal distance", "sharp at", "metres"],
-            inputs=with_tooltips(
+            search_aliases="focus, manual focus, focal plane, focal distance, sharp at, metres",
+            inputs=[
                 metres("distance_m", 2.0, step=0.01),
                 "Distance from the lens to what is sharp, in metres. No lens focuses closer than twice its "
                 "focal length; closer values are rendered there.",
                 number("scale", 1.0, 0.01, 100.0, 0.01, round=0.0001, advanced=True),
                 "Factor on the focus distance in the lens equation (f_s of the paper); 1 is physical. Above "
                 "1 blurs less, below 1 more, without moving what is sharp.",
-            ),
-            outputs=[
-                FOCUS.Output("focus", tooltip="The focus, for a lens."),
             ],
+            outputs=[FOCUS.Output("focus", tooltip="The focus, for a lens.")],
+            has_intermediate_output=False,
         )
 
     @classmethod
@@ -48,13 +47,13 @@ class FocusDistanceNode(io.ComfyNode):
 class FocusFromMaskNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusFocusFromMask",
             display_name="Focus from Mask",
             category="fine defocus/focus",
             description="Focuses on what a mask covers: a subject from SAM3 or BiRefNet, or painted by hand.",
-            search_aliases=["focus", "mask", "subject", "segment", "autofocus"],
-            inputs=with_tooltips(
+            search_aliases="focus, mask, subject, segment, autofocus",
+            inputs=[
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
                 io.Mask.Input("mask", tooltip="White on what shall be sharp, of any size."),
@@ -64,12 +63,11 @@ class FocusFromMaskNode(io.ComfyNode):
                 "For percentile: 0 is the nearest covered distance, 100 the farthest.",
                 number("smooth_frames", 0.0, 0.0, 240.0, 0.5, advanced=True),
                 "For the frames of a video: calms the focus over about so many frames.",
-            ),
+            ],
             outputs=[
                 FOCUS.Output("focus", tooltip="The focus, for a lens."),
                 io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod
@@ -85,14 +83,14 @@ class FocusFromMaskNode(io.ComfyNode):
 class RackFocusNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusRackFocus",
             display_name="Rack Focus",
             category="fine defocus/focus",
             description="Moves the focus over the frames of a clip, between keyframes in metres or from "
             "other focus nodes.",
-            search_aliases=["focus pull", "pull focus", "refocus", "keyframes", "animation", "video"],
-            inputs=with_tooltips(
+            search_aliases="focus pull, pull focus, refocus, keyframes, animation, video",
+            inputs=[
                 io.Int.Input("frames", default=48, min=1, max=100000),
                 "Frames of the clip: as many focus settings.",
                 io.String.Input("keyframes", default="0: 1.5\n-1: 4", multiline=True),
@@ -105,12 +103,11 @@ class RackFocusNode(io.ComfyNode):
                 number("scale", 1.0, 0.01, 100.0, 0.01, round=0.0001, advanced=True),
                 "Factor on the focus distance in the lens equation (f_s of the paper); 1 is physical.",
                 *(_lettered_focus(letter) for letter in LETTERS),
-            ),
+            ],
             outputs=[
                 FOCUS.Output("focus", tooltip="One focus per frame, for a lens."),
                 io.Int.Output("frames", tooltip="How many."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod
@@ -137,16 +134,14 @@ def _lettered_focus(letter: str) -> io.Input:
 class FocusSweepNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusFocusSweep",
             display_name="Focus Sweep",
             category="fine defocus/focus",
             description="Makes a series of focus distances; a lens renders them all in one run.",
-            search_aliases=aliases(
-                "focus stack, focus stacking, focus bracketing, focus series, distance list, focus "
-                "breathing, batch"
-            ),
-            inputs=with_tooltips(
+            search_aliases="focus stack, focus stacking, focus bracketing, focus series, distance list, "
+            "focus breathing, batch",
+            inputs=[
                 io.Combo.Input("sweep", [STEPS, LIST], default=STEPS),
                 "'from near to far': equal steps of blur. 'list': the distances in distances_m.",
                 metres("near_m", 1.0, least=0.01),
@@ -158,12 +153,11 @@ class FocusSweepNode(io.ComfyNode):
                 io.String.Input("distances_m", default="1, 1.5, 3, inf"),
                 "Distances in metres for 'list', between commas, semicolons, spaces or line ends: 1, 1.5, "
                 "80 cm, inf",
-            ),
+            ],
             outputs=[
                 FOCUS.Output("focus", tooltip="One focus per distance, in order, for a lens."),
                 io.Int.Output("count", tooltip="How many distances there are."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

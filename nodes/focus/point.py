@@ -27,7 +27,7 @@ from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.show.overlay import acceptable_coc_px
 from ...lens_models.stops import label as f_label
 from ..shared.images import picture_size, shape_warning
-from ..shared.inputs import aliases, number, with_tooltips
+from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import ANY_DEPTH, CAMERA, FOCUS, as_camera, as_depth, focus_at
 
@@ -38,15 +38,14 @@ PREVIEW_LONGEST_PX = 768
 class FocusPointNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusFocusPoint",
             display_name="Focus Point",
             category="fine defocus/focus",
             description="Focuses where you click the picture, and shows the blur at once.",
-            search_aliases=aliases(
-                "click to focus, tap to focus, focus picker, point, autofocus, preview, depth of field"
-            ),
-            inputs=with_tooltips(
+            search_aliases="click to focus, tap to focus, focus picker, point, autofocus, preview, depth of "
+            "field",
+            inputs=[
                 io.Image.Input("image", tooltip="Picture that is sharp everywhere; it is passed through."),
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Depth of the picture, or the geometry of MoGe or Depth Anything 3.",
@@ -68,15 +67,14 @@ class FocusPointNode(io.ComfyNode):
                 io.Mask.Input("subject", optional=True),
                 "White on the subject, from SAM3 or BiRefNet, for sample = subject. One mask per frame "
                 "follows it.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 FOCUS.Output("focus", tooltip="The focus, for a lens."),
                 io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
                 io.Image.Output("image", tooltip="The picture, unchanged."),
                 io.String.Output("points"),
                 'The point in pixels, [{"x": 320, "y": 240}], as SAM3 Detect takes it.',
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

@@ -17,7 +17,7 @@ from ...lens_models.light import image_to_radiance, linear_to_srgb
 from ...lens_models.show.overlay import saliency_overlay
 from ...lens_models.show.sheet import captioned
 from ..shared.images import picture_size, to_host
-from ..shared.inputs import number, with_tooltips
+from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.networks import ModelFolder, loaded, wrapped
 from ..shared.progress import each
@@ -42,22 +42,19 @@ AT_ONCE = 8
 class LoadFocusModelNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusLoadFocusModel",
             display_name="Load Focus Model",
             category="fine defocus/focus",
             description="Loads a network that predicts what a photographer would focus on: a file of this "
             "project's training, or RGBD_VST.pth.",
-            search_aliases=["saliency", "vst", "focus predictor", "autofocus"],
-            inputs=with_tooltips(
+            search_aliases="saliency, vst, focus predictor, autofocus",
+            inputs=[
                 io.Combo.Input("file", FOLDER.files()),
                 "A .safetensors written by the training, or the saliency network alone (RGBD_VST.pth), in "
                 "models/focus.",
-            ),
-            outputs=[
-                FOCUS_MODEL.Output("focus_model", tooltip="For Predict Focus."),
             ],
-            has_intermediate_output=True,
+            outputs=[FOCUS_MODEL.Output("focus_model", tooltip="For Predict Focus.")],
         )
 
     @classmethod
@@ -71,13 +68,13 @@ class LoadFocusModelNode(io.ComfyNode):
 class PredictFocusNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusPredictFocus",
             display_name="Predict Focus",
             category="fine defocus/focus",
             description="Focuses where a photographer would: on what stands out in picture and depth.",
-            search_aliases=["autofocus", "auto focus", "auto-focus", "saliency", "subject", "focus distance"],
-            inputs=with_tooltips(
+            search_aliases="autofocus, auto focus, auto-focus, saliency, subject, focus distance",
+            inputs=[
                 io.Image.Input("image", tooltip="The sharp picture."),
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Its depth: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
@@ -92,7 +89,7 @@ class PredictFocusNode(io.ComfyNode):
                 "have nothing to do with each other.",
                 FOCUS_MODEL.Input("focus_model", optional=True),
                 "From Load Focus Model. Nothing connected: a guess from contrast and depth.",
-            ),
+            ],
             outputs=[
                 FOCUS.Output("focus", tooltip="The focus, for a lens."),
                 io.Float.Output("distance_m", tooltip="Of the first picture, metres."),
@@ -100,7 +97,6 @@ class PredictFocusNode(io.ComfyNode):
                 io.Mask.Output("saliency", tooltip="Where the eye goes, 0 to 1."),
                 io.Image.Output("overlay", tooltip="What stands out in its own colours, outlined."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...lens_models.generator import camera_words
 from ...lens_models.generator.exif_embedding import rows
-from ..shared.inputs import with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from ..shared.sockets import CAMERA, as_camera
 from .sdxl import attached
@@ -19,14 +19,14 @@ EMBEDDING, DEPTH_OF_FIELD, EXIF_TEXT = "EXIF embedding", "deep / shallow words",
 class CameraConditioningNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusCameraConditioning",
             display_name="Camera Conditioning",
             category="fine defocus/generate",
             description="Asks the model that makes the picture for an aperture and focal length, as numbers "
             "or in words. It only imitates them: for blur that follows the f-number use a lens.",
-            search_aliases=["exif", "f-number", "camera settings", "depth of field prompt", "bokeh prompt"],
-            inputs=with_tooltips(
+            search_aliases="exif, f-number, camera settings, depth of field prompt, bokeh prompt",
+            inputs=[
                 CAMERA.Input("camera"),
                 "Its f-number and focal length are used; a sweep of N cameras goes with a batch of N "
                 "latents.",
@@ -38,12 +38,11 @@ class CameraConditioningNode(io.ComfyNode):
                 "The prompt that the words are put behind.",
                 io.Model.Input("model", optional=True),
                 "From Load AIF Generator, for 'EXIF embedding'. Passed on as it is otherwise.",
-            ),
+            ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="The model with this camera."),
                 io.String.Output("prompt_out", display_name="prompt", tooltip="For CLIP Text Encode."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

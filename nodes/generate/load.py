@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...lens_models.generator import load_exif_embedding, read_card
-from ..shared.inputs import with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from .sdxl import ATTACHMENT, Generator, check_model
 
@@ -57,14 +57,14 @@ def _files() -> list[str]:
 class LoadAIFGeneratorNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusLoadAIFGenerator",
             display_name="Load AIF Generator",
             category="fine defocus/generate",
             description="Loads an SDXL that needs only a few steps, from a diffusion model, a checkpoint or "
             "a LoRA, and shows its licence.",
-            search_aliases=["dmd2", "4 step", "distilled sdxl", "load checkpoint", "load diffusion model"],
-            inputs=with_tooltips(
+            search_aliases="dmd2, 4 step, distilled sdxl, load checkpoint, load diffusion model",
+            inputs=[
                 io.Combo.Input("file", _files() or [NO_FILE]),
                 "A distilled SDXL in models/diffusion_models (or unet), models/checkpoints or models/loras. "
                 "Few-step names come first.",
@@ -73,13 +73,12 @@ class LoadAIFGeneratorNode(io.ComfyNode):
                 ),
                 "SDXL checkpoint: what a LoRA is put on, and where CLIP and VAE come from when the file has "
                 "none.",
-            ),
+            ],
             outputs=[
                 io.Model.Output("model", tooltip="For AIF Sampler."),
                 io.Clip.Output("clip", tooltip="From the file, else from base."),
                 io.Vae.Output("vae", tooltip="From the file, else from base."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
 from ..shared.images import to_host
-from ..shared.inputs import aliases, with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from .sdxl import (
     LATENT_PX,
@@ -37,16 +37,14 @@ LARGEST_SEED = 2**64 - 1
 class AIFSamplerNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusAIFSampler",
             display_name="AIF Sampler (4-step)",
             category="fine defocus/generate",
             description="Makes a picture that is sharp everywhere from a prompt, in the four steps that a "
             "fast SDXL was trained for. No negative prompt, no CFG.",
-            search_aliases=aliases(
-                "dmd2, 4 step, lcm, ksampler, all in focus, distilled, text to image, generate"
-            ),
-            inputs=with_tooltips(
+            search_aliases="dmd2, 4 step, lcm, ksampler, all in focus, distilled, text to image, generate",
+            inputs=[
                 io.Model.Input("model"),
                 "A distilled SDXL: from Load AIF Generator, or SDXL with a 4-step LoRA. LoRAs and other "
                 "model patches may come in between.",
@@ -67,12 +65,11 @@ class AIFSamplerNode(io.ComfyNode):
                 io.Mask.Input("mask", optional=True),
                 "White is regenerated, black stays as in the latent. Without one, the latent's own mask is "
                 "used.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Latent.Output("latent_out", display_name="latent"),
                 "The sharp picture, for VAE Decode.",
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

@@ -15,7 +15,7 @@ from ...lens_models.highlights import compress_highlights, expand_highlights
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.taf import taf_pictures
 from ..shared.images import shape_warning
-from ..shared.inputs import aliases, with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from ..shared.sockets import as_focus, as_shape
 from .render import photograph, picture_outputs, scene_inputs, tilt_inputs
@@ -29,23 +29,17 @@ PLANES_HELD_BY_LAYERS = 192
 class TAFLensNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusTAFLens",
             display_name="TAF Lens",
             category="fine defocus/lens",
             description="Blurs what is out of focus, as a real lens does. Fast; a blurred foreground keeps a "
             "hard edge, which Dr.Bokeh Lens melts.",
-            search_aliases=aliases(
-                "defocus, bokeh, depth of field, dof, lens blur, blur background, background blur, shallow "
-                "depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, taf"
-            ),
+            search_aliases="defocus, bokeh, depth of field, dof, lens blur, blur background, background "
+            "blur, shallow depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, taf",
             essentials_category=ESSENTIALS,
-            inputs=[
-                *scene_inputs(),
-                *tilt_inputs(),
-            ],
+            inputs=[*scene_inputs(), *tilt_inputs()],
             outputs=picture_outputs(),
-            has_intermediate_output=True,
         )
 
     @classmethod
@@ -73,19 +67,17 @@ class TAFLensNode(io.ComfyNode):
 class DrBokehLensNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusDrBokehLens",
             display_name="Dr.Bokeh Lens",
             category="fine defocus/lens",
             description="Blurs what is out of focus, as a real lens does, layer by layer: blurred "
             "foregrounds melt over what is behind them, subjects keep their edges, hair and fences survive.",
-            search_aliases=aliases(
-                "defocus, bokeh, depth of field, dof, lens blur, blur background, background blur, shallow "
-                "depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, dr bokeh, "
-                "occlusion"
-            ),
+            search_aliases="defocus, bokeh, depth of field, dof, lens blur, blur background, background "
+            "blur, shallow depth of field, aperture, f-stop, tilt-shift, tilt, miniature, portrait mode, dr "
+            "bokeh, occlusion",
             essentials_category=ESSENTIALS,
-            inputs=with_tooltips(
+            inputs=[
                 *scene_inputs(),
                 io.Mask.Input("subject", optional=True),
                 "Matte of the subject, from SAM3, BiRefNet or painted: it becomes a layer of its own, "
@@ -99,13 +91,12 @@ class DrBokehLensNode(io.ComfyNode):
                 "0 blurs each layer whole. 128 or 256 trace that many rays per pixel instead: exact where "
                 "several blurred layers hide each other, and very slow. Round openings only.",
                 *tilt_inputs(),
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 *picture_outputs(),
                 io.Image.Output("layers"),
                 "The layers of the first picture, nearest first, with transparency.",
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

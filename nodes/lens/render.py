@@ -25,7 +25,7 @@ from ...lens_models.scene import item, run_stop
 from ...lens_models.show.overlay import focus_overlay
 from ...lens_models.taf import PIXELS_TOGETHER
 from ..shared.images import picture_size, shape_warning
-from ..shared.inputs import number, with_tooltips
+from ..shared.inputs import number
 from ..shared.sockets import (
     ANY_DEPTH,
     ANY_FOCUS,
@@ -44,9 +44,9 @@ SHARE_OF_MEMORY = 0.5
 PROGRESS_STEPS = 1000
 
 
-def scene_inputs() -> list[io.Input]:
+def scene_inputs() -> list[io.Input | str]:
     """The inputs that every lens has, in the order that makes swapping lenses one drag."""
-    return with_tooltips(
+    return [
         io.Image.Input("image"),
         "Picture that is sharp everywhere. Transparency is kept and blurred.",
         io.MultiType.Input("depth", ANY_DEPTH),
@@ -64,31 +64,31 @@ def scene_inputs() -> list[io.Input]:
         number("highlight_recovery", 0.0, 0.0, 8.0, 0.5, optional=True),
         "Stops of light given back to what a photo shows as nearly white, so that lamps open into discs. 0 "
         "is the picture as it is. Nothing below 230 of 255 changes, and nothing in focus.",
-    )
+    ]
 
 
-def tilt_inputs() -> list[io.Input]:
+def tilt_inputs() -> list[io.Input | str]:
     """The lean of the plane of sharp focus: the last inputs, as saved workflows hold values by position."""
-    return with_tooltips(
+    return [
         number("tilt", 0.0, -STEEPEST_DEG, STEEPEST_DEG, 1.0, optional=True, advanced=True),
         "Lean of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its top leans "
         "away, as a floor does; below 0 towards the camera. 0 is upright.",
         number("swing", 0.0, -STEEPEST_DEG, STEEPEST_DEG, 1.0, optional=True, advanced=True),
         "Turn of the plane of sharp focus, degrees: the plane itself, not the lens. Above 0 its right side "
         "is farther away, below 0 its left side. 0 faces the camera.",
-    )
+    ]
 
 
-def picture_outputs() -> list[io.Output]:
+def picture_outputs() -> list[io.Output | str]:
     """The outputs that every lens has."""
-    return with_tooltips(
+    return [
         io.Image.Output("image", tooltip="The defocused picture."),
         io.Image.Output("coc"),
         "Circle of confusion: signed diameter in pixels, > 0 behind the focus, < 0 in front, the same in "
         "all 3 channels. Not made for looking at; save it as 32-bit EXR.",
         io.Image.Output("overlay"),
         "What is sharp in its own colours with a green outline, warm in front, cool behind.",
-    )
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...lens_models.shape import ApertureShape
-from ..shared.inputs import aliases, number, with_tooltips
+from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import APERTURE_SHAPE
 
@@ -16,17 +16,15 @@ KINDS = {DISC: "disc", POLYGON: "polygon", RING: "ring", PICTURE: "picture"}
 class ApertureShapeNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusApertureShape",
             display_name="Aperture Shape",
             category="fine defocus/lens",
             description="The shape of the lens opening, and so of every light out of focus: blades, cat's "
             "eye, anamorphic ovals, rings, soap bubbles, hearts.",
-            search_aliases=aliases(
-                "bokeh shape, aperture blades, iris, cat eye bokeh, swirly bokeh, anamorphic, mirror lens, "
-                "soap bubble, heart bokeh, kernel"
-            ),
-            inputs=with_tooltips(
+            search_aliases="bokeh shape, aperture blades, iris, cat eye bokeh, swirly bokeh, anamorphic, "
+            "mirror lens, soap bubble, heart bokeh, kernel",
+            inputs=[
                 io.Combo.Input("shape", list(KINDS), default=POLYGON),
                 "Disc; polygon with blades; ring as of a mirror lens; or a picture of the opening. The blur "
                 "of an f-number is equally strong with every shape.",
@@ -51,11 +49,8 @@ class ApertureShapeNode(io.ComfyNode):
                 io.Image.Input("kernel", optional=True),
                 "Drawing of the opening for 'picture': light passes where it is white. One picture, cropped "
                 "to what is white.",
-            ),
-            outputs=[
-                APERTURE_SHAPE.Output("shape", tooltip="The shape, for a lens."),
             ],
-            has_intermediate_output=True,
+            outputs=[APERTURE_SHAPE.Output("shape", tooltip="The shape, for a lens.")],
         )
 
     @classmethod

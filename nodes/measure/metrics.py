@@ -23,7 +23,7 @@ from ...lens_models.scene import item
 from ...lens_models.show.energy import energy_plot, score_label
 from ...lens_models.stops import label, parse_f_numbers
 from ..shared.images import picture_size, to_host
-from ..shared.inputs import with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import listing, messages_ui
 from ..shared.networks import ModelFolder, loaded, wrapped
 from ..shared.progress import each
@@ -47,14 +47,14 @@ BYTES_PER_PIXEL = 256
 class BlurMonotonicityNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusBlurMonotonicity",
             display_name="Blur Monotonicity",
             category="fine defocus/measure",
             description="Checks that pictures get blurrier with every wider aperture: scores, and a plot of "
             "how much detail each has left.",
-            search_aliases=["metric", "evaluate", "energy", "sharpness", "blur test", "aperture sweep test"],
-            inputs=with_tooltips(
+            search_aliases="metric, evaluate, energy, sharpness, blur test, aperture sweep test",
+            inputs=[
                 io.Image.Input("images", tooltip="One scene at two apertures or more."),
                 io.Combo.Input("measured_in", [VALUES, LIGHT], default=VALUES),
                 "What is squared: the values of the picture, or the light they stand for. A blur in linear "
@@ -64,16 +64,15 @@ class BlurMonotonicityNode(io.ComfyNode):
                 "F-number of each picture, in the order of the batch. Not used with a camera.",
                 CAMERA.Input("camera", optional=True),
                 "The sweep the pictures were made with: its f-numbers.",
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Float.Output("score"),
                 "Share of neighbouring apertures whose energy grows with the f-number, 0 to 1.",
                 io.Float.Output("detail_score"),
                 "The same with each channel's mean taken away, which brightness cannot fool.",
                 io.Image.Output("plot", tooltip="Energy over f-number; failures red."),
                 io.String.Output("text", tooltip="The scores, and what failed."),
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod
@@ -126,14 +125,14 @@ def _monotonicity_text(result: Monotonicity) -> str:
 class ContentConsistencyNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusContentConsistency",
             display_name="Content Consistency",
             category="fine defocus/measure",
             description="Measures how much of a series keeps showing the same things, from pictures in which "
             "every kind of thing has a colour of its own.",
-            search_aliases=["metric", "evaluate", "segmentation", "labels", "semantic", "same content"],
-            inputs=with_tooltips(
+            search_aliases="metric, evaluate, segmentation, labels, semantic, same content",
+            inputs=[
                 io.MultiType.Input("labels", types=[io.Mask, io.Image]),
                 "A label map for every picture of the sweep, in its order: each value of a mask, or colour "
                 "of a picture, is a label.",
@@ -142,12 +141,11 @@ class ContentConsistencyNode(io.ComfyNode):
                 "The paper has 3.",
                 io.Combo.Input("pairing", list(PAIRINGS), default=PAIRINGS[0]),
                 "Which pictures are compared: neighbours, every two, or all with the last one.",
-            ),
+            ],
             outputs=[
                 io.Float.Output("score", tooltip="Mean share of pixels that agree, 0 to 1."),
                 io.String.Output("text", tooltip="The share of every pair, in words."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod
@@ -171,13 +169,13 @@ class ContentConsistencyNode(io.ComfyNode):
 class LPIPSNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusLPIPS",
             display_name="LPIPS",
             category="fine defocus/measure",
             description="Measures how different pictures look to the eye: neighbours of a series, or pairs.",
-            search_aliases=["metric", "evaluate", "perceptual", "similarity", "distance", "alexnet"],
-            inputs=with_tooltips(
+            search_aliases="metric, evaluate, perceptual, similarity, distance, alexnet",
+            inputs=[
                 io.Image.Input("images", tooltip="A sweep, or the first picture of each pair."),
                 io.Combo.Input("trunk", FOLDER.files(TRUNK_FILE)),
                 f"AlexNet of torchvision in models/lpips, usually {TRUNK_FILE}.",
@@ -185,12 +183,11 @@ class LPIPSNode(io.ComfyNode):
                 f"Weights of LPIPS v0.1 for AlexNet in models/lpips, usually {HEADS_FILE}.",
                 io.Image.Input("others", optional=True),
                 "The second picture of each pair. Nothing connected: neighbours of images.",
-            ),
+            ],
             outputs=[
                 io.Float.Output("distance", tooltip="Mean over the pairs; 0 is the same picture."),
                 io.String.Output("text", tooltip="The distance of every pair."),
             ],
-            has_intermediate_output=True,
         )
 
     @classmethod

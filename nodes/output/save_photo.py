@@ -13,7 +13,7 @@ from torch import Tensor
 from ...lens_models.photo.save import JPEG, PNG, SUFFIXES, WEBP, camera_tags, encoded, values_name, write_new
 from ...lens_models.show.sheet import captions
 from ..shared.images import picture_size
-from ..shared.inputs import with_tooltips
+from ..shared.inputs import node_schema
 from ..shared.messages import listing, messages_ui
 from ..shared.progress import each
 from ..shared.sockets import ANY_FOCUS, CAMERA, as_camera, as_focus
@@ -25,14 +25,14 @@ MOST_NAMES = 8
 class SavePhotoNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusSavePhoto",
             display_name="Save Photo",
             category="fine defocus/output",
             description="Saves pictures with the aperture, focal length and distance they were made with, as "
             "a camera writes them.",
-            search_aliases=["save image", "exif", "export", "jpeg", "jpg", "webp", "metadata", "write photo"],
-            inputs=with_tooltips(
+            search_aliases="save image, exif, export, jpeg, jpg, webp, metadata, write photo",
+            inputs=[
                 io.Image.Input("images", tooltip="The pictures: one file each, with its own settings."),
                 io.String.Input("filename_prefix", default="photo"),
                 "Begin of the file names in ComfyUI's output folder. May hold a folder, and %year% %month% "
@@ -50,7 +50,7 @@ class SavePhotoNode(io.ComfyNode):
                 "The camera or sweep the pictures were made with.",
                 io.MultiType.Input("focus", ANY_FOCUS, optional=True),
                 "The focus the pictures were made with, as FOCUS or metres.",
-            ),
+            ],
             outputs=[],
             is_output_node=True,
         )

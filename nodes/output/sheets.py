@@ -14,7 +14,7 @@ from ...lens_models.show.overlay import acceptable_coc_px, focus_overlay
 from ...lens_models.show.sheet import captioned, captions, contact_sheet, table
 from ..lens.render import tilt_inputs
 from ..shared.images import picture_size, to_host
-from ..shared.inputs import aliases, number, with_tooltips
+from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.sockets import (
     ANY_DEPTH,
@@ -31,16 +31,14 @@ UNDER, TABLE = "label under each", "rows and columns"
 class ContactSheetNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusContactSheet",
             display_name="Contact Sheet",
             category="fine defocus/output",
             description="Lays a batch out as one picture, labelled with the aperture and focus of each.",
-            search_aliases=aliases(
-                "grid, image grid, labels, comparison, aperture series, montage, xy plot, xy grid, rows and "
-                "columns"
-            ),
-            inputs=with_tooltips(
+            search_aliases="grid, image grid, labels, comparison, aperture series, montage, xy plot, xy "
+            "grid, rows and columns",
+            inputs=[
                 io.Image.Input("images", tooltip="The pictures, such as a sweep out of a lens."),
                 io.Int.Input("columns", default=0, min=0, max=64),
                 "Pictures per row; 0 chooses a wide sheet. Not used for 'rows and columns'.",
@@ -59,10 +57,9 @@ class ContactSheetNode(io.ComfyNode):
                 "'rows and columns': apertures across, labelled above; distances and pictures down, "
                 "labelled on the left. For 'every combination' of Batch Sweep, with its camera and focus "
                 "connected.",
-            ),
-            outputs=[
-                io.Image.Output("sheet", tooltip="One picture with everything on it."),
             ],
+            outputs=[io.Image.Output("sheet", tooltip="One picture with everything on it.")],
+            has_intermediate_output=False,
         )
 
     @classmethod
@@ -97,14 +94,14 @@ class ContactSheetNode(io.ComfyNode):
 class FocusOverlayNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="FineDefocusFocusOverlay",
             display_name="Focus Overlay",
             category="fine defocus/output",
             description="Shows what will be sharp before anything is rendered, with the limits in metres "
             "and the hyperfocal distance.",
-            search_aliases=["depth of field", "dof", "focus peaking", "hyperfocal", "focus zone", "in focus"],
-            inputs=with_tooltips(
+            search_aliases="depth of field, dof, focus peaking, hyperfocal, focus zone, in focus",
+            inputs=[
                 io.Image.Input("image", tooltip="The sharp picture."),
                 io.MultiType.Input("depth", ANY_DEPTH),
                 "Its depth, or the geometry of MoGe or Depth Anything 3.",
@@ -115,15 +112,14 @@ class FocusOverlayNode(io.ComfyNode):
                 "Largest blur diameter that counts as sharp, in pixels. 0 takes the usual 1/1500 of the "
                 "diagonal, at least 1 px.",
                 *tilt_inputs(),
-            ),
-            outputs=with_tooltips(
+            ],
+            outputs=[
                 io.Image.Output("overlay"),
                 "What is sharp in its own colours with a green outline, warm in front, cool behind.",
                 io.Float.Output("near_m", tooltip="Nearest sharp distance, metres."),
                 io.Float.Output("far_m", tooltip="Farthest sharp distance; inf = all."),
                 io.Float.Output("hyperfocal_m", tooltip="Focus there or beyond keeps infinity sharp."),
-            ),
-            has_intermediate_output=True,
+            ],
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
@@ -12,8 +13,36 @@ Socket = TypeVar("Socket", io.Input, io.Output)
 FARTHEST_M = 100000.0
 
 
-def with_tooltips(*entries: Socket | str) -> list[Socket]:
-    """The inputs or outputs of a node in their order; a text is the tooltip of the one before it."""
+def node_schema(
+    *,
+    search_aliases: str,
+    inputs: Sequence[io.Input | str],
+    outputs: Sequence[io.Output | str],
+    is_output_node: bool = False,
+    has_intermediate_output: bool | None = None,
+    **fields: Any,
+) -> io.Schema:
+    """A schema, written in short.
+
+    search_aliases: with commas between them.
+    inputs, outputs: in their order; a text is the tooltip of the one before it.
+    has_intermediate_output: keep its messages through a cached run; None = if it is no output node.
+    """
+    if has_intermediate_output is None:
+        has_intermediate_output = not is_output_node
+    return io.Schema(
+        search_aliases=search_aliases.split(", "),
+        inputs=_with_tooltips(inputs),
+        outputs=_with_tooltips(outputs),
+        is_output_node=is_output_node,
+        has_intermediate_output=not is_output_node
+        if has_intermediate_output is None
+        else has_intermediate_output,
+        **fields,
+    )
+
+
+def _with_tooltips(entries: Sequence[Socket | str]) -> list[Socket]:
     sockets: list[Socket] = []
     for entry in entries:
         if isinstance(entry, str):
@@ -21,11 +50,6 @@ def with_tooltips(*entries: Socket | str) -> list[Socket]:
         else:
             sockets.append(entry)
     return sockets
-
-
-def aliases(words: str) -> list[str]:
-    """Search words of a node, written with commas between them."""
-    return words.split(", ")
 
 
 def number(

@@ -35,10 +35,7 @@ def as_camera(value: Any) -> Camera:
     """What arrived on a CAMERA socket. Raises ValueError for another pack's object."""
     if isinstance(value, Camera):
         return value
-    raise ValueError(
-        f"The camera input got {_kind(value)}, not a camera of Fine Defocus: connect Camera or "
-        "Aperture Sweep."
-    )
+    raise _refused("camera", value, ", not a camera of Fine Defocus: connect Camera or Aperture Sweep.")
 
 
 def as_focus(value: Any) -> Focus:
@@ -47,10 +44,8 @@ def as_focus(value: Any) -> Focus:
         return value
     if isinstance(value, Real) and not isinstance(value, bool):
         return Focus(float(value))
-    raise ValueError(
-        f"The focus input got {_kind(value)}: connect Focus Distance, another focus node of Fine Defocus, "
-        "or a FLOAT in metres."
-    )
+    nodes = "Focus Distance, another focus node of Fine Defocus, or a FLOAT in metres"
+    raise _refused("focus", value, f": connect {nodes}.")
 
 
 def focus_at(distance_m: Tensor, scale: Tensor | float = 1.0) -> Focus:
@@ -70,33 +65,29 @@ def as_depth(value: Any, camera: Camera | None = None) -> Converted:
         return Converted(value)
     if is_geometry(value):
         return from_geometry(value, fx_per_width=fx_per_width(camera, value))
-    raise ValueError(
-        f"The depth input got {_kind(value)}, not depth in metres: connect Load Depth, Depth from Image (for "
-        "a picture), MoGe or Depth Anything 3 geometry."
-    )
+    nodes = "Load Depth, Depth from Image (for a picture), MoGe or Depth Anything 3 geometry"
+    raise _refused("depth", value, f", not depth in metres: connect {nodes}.")
 
 
 def as_shape(value: Any) -> ApertureShape | None:
     """What arrived on an APERTURE_SHAPE socket; None, nothing connected, is the disc."""
     if value is None or isinstance(value, ApertureShape):
         return value
-    raise ValueError(
-        f"The shape input got {_kind(value)}, not an aperture shape of Fine Defocus: connect Aperture Shape."
-    )
+    raise _refused("shape", value, ", not an aperture shape of Fine Defocus: connect Aperture Shape.")
 
 
 def as_depth_model(value: Any) -> ModelPatcher:
     """What arrived on a DEPTH_MODEL socket. Raises ValueError for anything else."""
     if isinstance(value, ModelPatcher) and is_network(value.model):
         return value
-    raise ValueError(f"The depth_model input got {_kind(value)}: connect Load Depth Model.")
+    raise _refused("depth_model", value, ": connect Load Depth Model.")
 
 
 def as_focus_model(value: Any) -> ModelPatcher:
     """What arrived on a FOCUS_MODEL socket. Raises ValueError for anything else."""
     if isinstance(value, ModelPatcher) and isinstance(value.model, FocusPredictor):
         return value
-    raise ValueError(f"The focus_model input got {_kind(value)}: connect Load Focus Model.")
+    raise _refused("focus_model", value, ": connect Load Focus Model.")
 
 
 def fx_per_width(camera: Camera | None, geometry: Any) -> float | None:
@@ -107,8 +98,8 @@ def fx_per_width(camera: Camera | None, geometry: Any) -> float | None:
     return camera.framed(width, height).fx_px(width)[0].item() / width
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
+def _refused(name: str, value: Any, remedy: str) -> ValueError:
     shape = getattr(value, "shape", None)
-    return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
+    kind = "nothing" if value is None else f"a {type(value).__name__}"
+    kind += f" of shape {tuple(shape)}" if shape is not None else ""
+    return ValueError(f"The {name} input got {kind}{remedy}")
