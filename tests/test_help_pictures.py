@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from PIL import Image
 
 from tools.help_workflows import PICTURES
 from tools.hero import FRAMES, NAME
+from tools.provision import REPO
 
-REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "web" / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 FILES = sorted(path for path in DOCS.iterdir() if path.suffix != ".md")
@@ -33,6 +34,11 @@ PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 def shown(page: Path) -> list[tuple[str, str]]:
     """Alternative text and target of each picture on a page."""
     return PICTURE.findall(page.read_text(encoding="utf-8"))
+
+
+def test_every_node_has_a_help_page():
+    golden = json.loads((REPO / "tests" / "host" / "golden" / "object_info.json").read_text(encoding="utf-8"))
+    assert {page.stem for page in PAGES if page.read_text(encoding="utf-8").strip()} == set(golden)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
