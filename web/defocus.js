@@ -1,32 +1,26 @@
-// The pack's only entry on the page: what its nodes show there.
+// The pack's only entry in the browser: messages of its nodes, and the picker of Focus Point.
 import { app } from '../../scripts/app.js'
-import { CAMERA_NODE } from './js/focus/graph.js'
+import { CAMERA_NODE, after, lastOutput } from './js/focus/graph.js'
 import { addPicker, watchCamera } from './js/focus/picker.js'
 import { showMessage } from './js/message.js'
 
-const ours = (node) => node.comfyClass?.startsWith('FineDefocus')
+const isOurs = (node) => node.comfyClass?.startsWith('FineDefocus')
 
 app.registerExtension({
   name: 'fine_defocus',
 
   nodeCreated(node) {
-    if (!ours(node)) return
+    if (!isOurs(node)) return
     if (node.comfyClass === CAMERA_NODE) watchCamera(node)
     if (node.comfyClass === 'FineDefocusFocusPoint') {
-      addPicker(node) // which says by itself what the node has to say
+      addPicker(node) // it shows the node's messages itself
       return
     }
-    const onExecuted = node.onExecuted
-    node.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments)
-      if (output?.text) showMessage(this, output.text)
-    }
-    // after a tab switch or an undo the node is a new object and does not hear of the run again
-    const onConfigure = node.onConfigure
-    node.onConfigure = function () {
-      onConfigure?.apply(this, arguments)
-      const text = app.nodeOutputs?.[this.id]?.text
-      if (text) requestAnimationFrame(() => showMessage(this, text))
-    }
+    after(node, 'onExecuted', (output) => output?.text && showMessage(node, output.text))
+    // a tab switch or an undo creates the node again, and no run is reported to the new one
+    after(node, 'onConfigure', () => {
+      const text = lastOutput(node)?.text
+      if (text) requestAnimationFrame(() => showMessage(node, text))
+    })
   },
 })

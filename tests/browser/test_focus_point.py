@@ -205,7 +205,7 @@ def test_keys_second_point_link_and_aperture(open_editor, comfy, photo, nodes2):
     page.wait_for_timeout(700)
     ranged = page.evaluate(VALUES)
     assert (ranged["focus_x"], ranged["range_x"]) == (after["focus_x"], pytest.approx(0.85, abs=2e-3))
-    expect(page.locator(".fine-defocus-focus .said")).to_contain_text("keeps both ends sharp")
+    expect(page.locator(".fine-defocus-focus .summary")).to_contain_text("keeps both ends sharp")
     page.keyboard.press("z")
     page.wait_for_timeout(900)
     editor.screenshot(f"focus-point-range-{'nodes2' if nodes2 else 'classic'}")

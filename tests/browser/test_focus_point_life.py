@@ -156,7 +156,7 @@ def test_without_webgl2_and_with_files_that_are_gone(open_editor, output_of, nod
     page.evaluate(HEAR, [node, output_of("sky", noise(300, 400), near=None, far=None, sky=True)])
     at_rest(page)
     shown_at(editor, 0.6, 0.4)
-    soon(page, "() => document.querySelector('.fine-defocus-focus .said').innerText.startsWith('sky')")
+    soon(page, "() => document.querySelector('.fine-defocus-focus .summary').innerText.startsWith('sky')")
     assert editor.errors == []
 
 

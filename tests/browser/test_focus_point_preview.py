@@ -112,7 +112,7 @@ def asked(name, *, quality="full", **look):
         "picture": text((opaque * 255 + 0.5).to(torch.uint8).numpy()),
         "inverse": text(inverse_depth(depth).float().numpy()),
         "look": {
-            "focus": 1 / focus_m, "gain": gain, "mostRadius": 128, "sharpRadius": 0.5, "blur": True,
+            "focus": 1 / focus_m, "gain": gain, "maxRadius": 128, "sharpRadius": 0.5, "blur": True,
             "zone": False, "spread": False, **look,
         },
     }  # fmt: skip

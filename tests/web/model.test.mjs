@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { focusOf, isMeasured, lookOf, wordsFor } from '../../web/js/focus/model.js'
+import { describe, focusOf, isMeasured, lookOf } from '../../web/js/focus/model.js'
 import { tint } from '../../web/js/focus/tint.js'
 
 // left half at 2 m, right half at 4 m, one row of sky on top
@@ -26,7 +26,7 @@ test('a second point makes a range', () => {
   const { distance, ends } = focusOf(chosen(left, right), info, depth)
   assert.deepEqual(ends, [0.5, 0.25])
   assert.ok(Math.abs(distance - 8 / 3) < 1e-9)
-  const { focus, detail } = wordsFor({ distance, ends }, camera, info)
+  const { focus, detail } = describe({ distance, ends }, camera, info)
   assert.equal(focus, '2 m – 4 m, at 2.67 m · 8.75 ft')
   assert.match(detail, /^f\/\d+ keeps both ends sharp$|^no aperture/)
 })
@@ -34,11 +34,11 @@ test('a second point makes a range', () => {
 test('the sky is far and finite', () => {
   const focus = focusOf(chosen(sky), info, depth)
   assert.ok(Math.abs(focus.distance - 10000) < 1e-6)
-  assert.equal(wordsFor(focus, camera, info).focus, 'sky · far away')
+  assert.equal(describe(focus, camera, info).focus, 'sky · far away')
 })
 
-test('what is said about one point', () => {
-  const { focus, detail } = wordsFor({ distance: 2.02, ends: null }, camera, info)
+test('the summary of one point', () => {
+  const { focus, detail } = describe({ distance: 2.02, ends: null }, camera, info)
   assert.equal(focus, '2.02 m · 6.63 ft')
   assert.match(detail, /^sharp 1.97 m – 2.07 m at f\/2$/)
 })

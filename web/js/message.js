@@ -1,4 +1,5 @@
-// What a node had to say about its last run: a summary, and warnings that start with ⚠.
+// The messages of a node's last run, under its widgets: a summary, and warnings that start with ⚠.
+import { addStyle, el } from './elements.js'
 
 const NAME = 'fine_defocus_message'
 const LINE_PX = 17
@@ -13,43 +14,28 @@ const STYLE = `
 
 const height = (rows) => rows * LINE_PX + PADDING_PX + 2 * MARGIN_PX
 
-function addStyle() {
-  if (document.getElementById(NAME)) return
-  const style = document.createElement('style')
-  style.id = NAME
-  style.textContent = STYLE
-  document.head.append(style)
-}
-
 function addWidget(node) {
-  const oneLine = height(1)
-  addStyle()
-  const element = document.createElement('div')
-  element.className = 'fine-defocus-message'
-  element.setAttribute('role', 'status')
-  const widget = node.addDOMWidget(NAME, NAME, element, {
+  addStyle(NAME, STYLE)
+  const widget = node.addDOMWidget(NAME, NAME, el('div', { class: 'fine-defocus-message', role: 'status' }), {
     serialize: false,
     hideOnZoom: false,
     margin: MARGIN_PX,
-    getMinHeight: () => widget?.wanted ?? oneLine,
-    getMaxHeight: () => widget?.wanted ?? oneLine,
+    getMinHeight: () => widget?.wanted ?? height(1),
+    getMaxHeight: () => widget?.wanted ?? height(1),
   })
-  // it only shows: it must never stand among the values of a saved workflow
+  // for display only: it must never be among the values of a saved workflow
   widget.serialize = false
   return widget
 }
 
-/** Show lines of text at the foot of a node; they replace those of an earlier run. */
+/** Show lines of text at the foot of a node, instead of those of an earlier run. */
 export function showMessage(node, lines) {
   const widget = node.widgets?.find((w) => w.name === NAME) ?? addWidget(node)
-  const paragraphs = lines.flatMap((text) => text.split('\n')).map((line) => {
-    const paragraph = document.createElement('p')
-    paragraph.textContent = line
-    paragraph.classList.toggle('warning', line.startsWith('⚠'))
-    return paragraph
-  })
+  const paragraphs = lines
+    .flatMap((text) => text.split('\n'))
+    .map((line) => el('p', line.startsWith('⚠') ? { class: 'warning' } : {}, [line]))
   widget.element.replaceChildren(...paragraphs)
-  // rows as they will wrap: measured text needs a laid-out node, which a hidden tab does not have
+  // estimated rows: measuring wrapped text needs a laid-out node, which a hidden tab does not have
   const perRow = Math.max(16, (node.size[0] - 40) / 5.5)
   const rows = paragraphs.reduce((sum, p) => sum + Math.ceil(p.textContent.length / perRow), 0)
   widget.wanted = height(rows)

@@ -1,13 +1,13 @@
 // Where a letterboxed picture lies in its element, and which point of it is under the pointer. No DOM.
 
-/** The widgets hold so many steps from one edge of the picture to the other. */
+/** Steps of the widgets' values from one edge of the picture to the other. */
 const STEPS = 10000
 
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value))
 
 /**
- * The box of a picture shown whole and centred in an element, on whole pixels: browsers draw there anyway, and a
- * box between them would be drawn up to half a pixel beside where it is said to be.
+ * The box of a picture shown whole and centred in an element, on whole pixels: browsers round to them when
+ * drawing, so a fractional box would be up to half a pixel off.
  * @returns {{left: number, top: number, width: number, height: number}} in the element's own pixels
  */
 export function containedBox(element, picture) {
@@ -20,10 +20,10 @@ export function containedBox(element, picture) {
 }
 
 /**
- * The point of the picture under the pointer, held within the picture.
+ * The point of the picture under the pointer, clamped to the picture.
  * @param {{clientX: number, clientY: number}} pointer
- * @param {{left: number, top: number, width: number, height: number}} rect of the picture on the page, which
- *   contains the zoom of the canvas
+ * @param {{left: number, top: number, width: number, height: number}} rect of the picture on the page, with
+ *   the zoom of the canvas
  * @returns {{x: number, y: number}} shares of width and height, 0..1 from the top left
  */
 export function pointUnder({ clientX, clientY }, rect) {
@@ -38,10 +38,10 @@ export function isOnPicture({ clientX, clientY }, { left, top, width, height }) 
 /** Place of a point in the element, given the box of the picture in it. */
 export const placeOf = ({ x, y }, box) => ({ left: box.left + x * box.width, top: box.top + y * box.height })
 
-/** A point as the widgets hold it: four decimals, within the picture. */
+/** A point as the widgets store it: four decimals, within the picture. */
 export function rounded({ x, y }) {
-  const held = (value) => Math.round(clamp(value, 0, 1) * STEPS) / STEPS
-  return { x: held(x), y: held(y) }
+  const share = (value) => Math.round(clamp(value, 0, 1) * STEPS) / STEPS
+  return { x: share(x), y: share(y) }
 }
 
 /** A point moved by whole pixels of the picture. */

@@ -1,7 +1,7 @@
-// Depth as the node packs it: 16 bits of inverse distance in two channels of a PNG. No DOM.
+// Depth as the node sends it: 16 bits of inverse distance in two channels of a PNG. No DOM.
 
 const CODES = 65534
-/** Side of the small patch as a share of the shorter side, as lens_models/focus/point.py. */
+/** Side of the small patch as a share of the shorter side, as in lens_models/focus/point.py. */
 const PATCH_SHARE = 0.015
 
 /**
@@ -9,7 +9,7 @@ const PATCH_SHARE = 0.015
  * @property {number} width
  * @property {number} height
  * @property {Float32Array} inverse 1/m by row; sky is 0
- * @property {Uint8Array} measured 1 where the depth had a value of its own
+ * @property {Uint8Array} measured 1 where the depth is measured, not filled
  */
 
 /**
@@ -31,7 +31,7 @@ export function unpackDepth(rgba, width, height, near, far) {
   return { width, height, inverse, measured }
 }
 
-/** Index of the pixel that holds a point. */
+/** Index of the pixel that contains a point. */
 export function pixelAt(point, { width, height }) {
   const column = Math.min(width - 1, Math.floor(point.x * width))
   const row = Math.min(height - 1, Math.floor(point.y * height))

@@ -1,13 +1,13 @@
-// The live preview: one WebGL2 context for every Focus Point on the page; each copies what is drawn for it.
+// The live preview: one WebGL2 context for every Focus Point on the page; each copies the canvas after its draw.
 import { discTable } from './disc.js'
 import { COVER, LAYERS, LENS, REACH, TILES } from './shaders.js'
 
 const TILE = 16
 const PADDED_TO = 16
 const STEPS_PER_TAP = 64
-/** Pictures whose textures are kept. */
-const KEPT = 3
-/** How wide the widest kernel is in taps, and how much of the size is drawn. */
+/** Scenes whose textures stay in memory. */
+const MAX_SCENES = 3
+/** Radius of the widest kernel in taps, and the drawn share of the size. */
 export const QUALITY = {
   full: { taps: 8, scale: 1 },
   modest: { taps: 3, scale: 0.5 },
@@ -16,7 +16,7 @@ export const QUALITY = {
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i
 
 /**
- * @typedef {object} Scene a picture with its depth; kept as it is while its textures are
+ * @typedef {object} Scene a picture with its depth; must not change while its textures are in use
  * @property {number} width
  * @property {number} height
  * @property {TexImageSource | Uint8Array} picture sRGB; bytes are RGBA by row
@@ -27,16 +27,16 @@ const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i
  * @typedef {object} Look
  * @property {number} focus inverse focus distance, 1/m
  * @property {number} gain px of blur radius per 1/m
- * @property {number} mostRadius blur radii are held here, px
- * @property {number} sharpRadius px that still count as sharp
- * @property {boolean} blur show the blur, else the sharp picture
+ * @property {number} maxRadius blur radii are capped here, px
+ * @property {number} sharpRadius px that still counts as sharp
+ * @property {boolean} blur the blurred picture, else the sharp one
  * @property {boolean} zone tint what is not in focus
- * @property {boolean} [spread] the foreground spreads (default); false gathers as TAF Lens does
+ * @property {boolean} [spread] the foreground spreads (default), else gathers as TAF Lens does
  * @property {{taps: number, scale: number}} quality
  */
 
 export class Renderer {
-  /** Throws where there is no WebGL2 that renders half floats. */
+  /** Throws without WebGL2 or without float targets. */
   constructor(canvas = document.createElement('canvas')) {
     this.canvas = canvas
     this.scenes = new Map()
@@ -65,11 +65,11 @@ export class Renderer {
   }
 
   /**
-   * Draw a scene into the renderer's own canvas, at the scale of its quality. At a smaller scale what is sharp is
-   * left transparent, to be laid over the sharp picture.
+   * Draw a scene into the renderer's own canvas, at the scale of its quality. At a smaller scale sharp pixels are
+   * transparent, so that it can be laid over the sharp picture.
    * @param {Scene} scene
    * @param {Look} look
-   * @returns {HTMLCanvasElement} to be copied before anything else is drawn
+   * @returns {HTMLCanvasElement} valid until the next draw
    */
   draw(scene, look) {
     const { gl, programs } = this
@@ -78,7 +78,7 @@ export class Renderer {
     const { picture, inverse } = this.texturesOf(scene)
     const { layers, tiles, reach, size, tiled } = this.targetsFor(width, height)
     const spread = look.spread ?? true
-    const most = Math.min(look.mostRadius, Math.max(width, height))
+    const most = Math.min(look.maxRadius, Math.max(width, height))
     const optics = { u_focus: look.focus, u_gain: look.gain, u_size: [width, height] }
 
     pass(gl, programs.LAYERS, layers.framebuffer, size, {
@@ -123,7 +123,7 @@ export class Renderer {
     return this.canvas
   }
 
-  /** Forget a scene's textures. */
+  /** Delete a scene's textures. */
   forget(scene) {
     const textures = this.scenes.get(scene)
     if (!textures) return
@@ -152,10 +152,10 @@ export class Renderer {
       }
       textures = { inverse, picture }
     }
-    // the one drawn last stands last, and the first is the one to go
+    // ordered by last use: the first is the next to be deleted
     this.scenes.delete(scene)
     this.scenes.set(scene, textures)
-    if (this.scenes.size > KEPT) this.forget(this.scenes.keys().next().value)
+    if (this.scenes.size > MAX_SCENES) this.forget(this.scenes.keys().next().value)
     return textures
   }
 
@@ -163,9 +163,8 @@ export class Renderer {
     const { gl } = this
     if (!this.tables.has(taps)) {
       const table = discTable(taps + 1, STEPS_PER_TAP)
-      const made = texture(gl, gl.NEAREST)
+      this.tables.set(taps, texture(gl, gl.NEAREST))
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, table.length / 4, 1, 0, gl.RGBA, gl.FLOAT, table)
-      this.tables.set(taps, made)
     }
     return this.tables.get(taps)
   }
@@ -192,24 +191,24 @@ export class Renderer {
 }
 
 function texture(gl, filter) {
-  const made = gl.createTexture()
-  gl.bindTexture(gl.TEXTURE_2D, made)
+  const created = gl.createTexture()
+  gl.bindTexture(gl.TEXTURE_2D, created)
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, filter)
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, filter === gl.NEAREST ? gl.NEAREST : gl.LINEAR)
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE)
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE)
-  return made
+  return created
 }
 
 function target(gl, [width, height], formats, filter) {
   const framebuffer = gl.createFramebuffer()
   const levels = filter === gl.LINEAR_MIPMAP_LINEAR ? Math.floor(Math.log2(Math.max(width, height))) + 1 : 1
   const textures = formats.map((format, i) => {
-    const made = texture(gl, filter)
+    const created = texture(gl, filter)
     gl.texStorage2D(gl.TEXTURE_2D, levels, format, width, height)
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer)
-    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, made, 0)
-    return made
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, created, 0)
+    return created
   })
   gl.drawBuffers(formats.map((_, i) => gl.COLOR_ATTACHMENT0 + i))
   gl.bindFramebuffer(gl.FRAMEBUFFER, null)
@@ -217,44 +216,44 @@ function target(gl, [width, height], formats, filter) {
 }
 
 function program(gl, fragment) {
-  const made = gl.createProgram()
+  const linked = gl.createProgram()
   for (const [kind, code] of [[gl.VERTEX_SHADER, COVER], [gl.FRAGMENT_SHADER, fragment]]) {
     const shader = gl.createShader(kind)
     gl.shaderSource(shader, code)
     gl.compileShader(shader)
-    gl.attachShader(made, shader)
+    gl.attachShader(linked, shader)
     gl.deleteShader(shader)
   }
-  gl.linkProgram(made)
-  if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost()) {
-    const [, shader] = gl.getAttachedShaders(made)
-    throw new Error(gl.getProgramInfoLog(made) + gl.getShaderInfoLog(shader))
+  gl.linkProgram(linked)
+  if (!gl.getProgramParameter(linked, gl.LINK_STATUS) && !gl.isContextLost()) {
+    const [, shader] = gl.getAttachedShaders(linked)
+    throw new Error(gl.getProgramInfoLog(linked) + gl.getShaderInfoLog(shader))
   }
   const uniforms = new Map()
-  const count = gl.getProgramParameter(made, gl.ACTIVE_UNIFORMS) ?? 0
+  const count = gl.getProgramParameter(linked, gl.ACTIVE_UNIFORMS) ?? 0
   for (let i = 0; i < count; i++) {
-    const { name, type } = gl.getActiveUniform(made, i)
-    uniforms.set(name, { type, place: gl.getUniformLocation(made, name) })
+    const { name, type } = gl.getActiveUniform(linked, i)
+    uniforms.set(name, { type, location: gl.getUniformLocation(linked, name) })
   }
-  return { program: made, uniforms }
+  return { program: linked, uniforms }
 }
 
-/** Cover a target with a program; uniforms by name, textures on the units they come in. */
+/** Run a program over a whole target; uniforms by name, textures on units in the order of the uniforms. */
 function pass(gl, { program: used, uniforms }, framebuffer, [width, height], values) {
   gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer)
   gl.viewport(0, 0, width, height)
   gl.useProgram(used)
   let unit = 0
-  for (const [name, { type, place }] of uniforms) {
+  for (const [name, { type, location }] of uniforms) {
     const value = values[name]
     if (type === gl.SAMPLER_2D) {
       gl.activeTexture(gl.TEXTURE0 + unit)
       gl.bindTexture(gl.TEXTURE_2D, value)
-      gl.uniform1i(place, unit++)
-    } else if (type === gl.INT_VEC2) gl.uniform2iv(place, value)
-    else if (type === gl.FLOAT_VEC2) gl.uniform2fv(place, value)
-    else if (type === gl.FLOAT) gl.uniform1f(place, value)
-    else gl.uniform1i(place, Number(value))
+      gl.uniform1i(location, unit++)
+    } else if (type === gl.INT_VEC2) gl.uniform2iv(location, value)
+    else if (type === gl.FLOAT_VEC2) gl.uniform2fv(location, value)
+    else if (type === gl.FLOAT) gl.uniform1f(location, value)
+    else gl.uniform1i(location, Number(value))
   }
   gl.activeTexture(gl.TEXTURE0)
   gl.drawArrays(gl.TRIANGLES, 0, 3)

@@ -1,11 +1,21 @@
-// What the picker asks of ComfyUI's graph: widgets, links, the camera, the undo history.
+// Access to ComfyUI's graph: widgets, links, the camera, callbacks, the undo history.
 import { app } from '../../../../scripts/app.js'
 
 export const CAMERA_NODE = 'FineDefocusCamera'
 
+/** Call `action` after a method of an object, with the same arguments. */
+export function after(object, name, action) {
+  const original = object[name]
+  object[name] = function (...args) {
+    const result = original?.apply(this, args)
+    action(...args)
+    return result
+  }
+}
+
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 
-/** Set a widget as if by hand: `.value` alone tells nobody. */
+/** Set a widget as if by hand: setting `.value` alone would not call its callback. */
 export function setWidget(node, name, value) {
   const widget = widgetOf(node, name)
   if (!widget || widget.value === value) return
@@ -33,17 +43,17 @@ export function cameraNodeOf(node) {
 /** The Camera node's widgets by name. */
 export const cameraValues = (camera) => Object.fromEntries(camera.widgets.map(({ name, value }) => [name, value]))
 
-/** Whether the Camera's aperture can be set from here. */
+/** Whether the Camera's aperture comes through a link, and so cannot be set here. */
 export const apertureIsLinked = (camera) => isLinked(camera, 'aperture') || isLinked(camera, 'f_number')
 
-/** What the last run said, where ComfyUI still has it: a node made anew by undo or a tab does not hear of it. */
+/** The output of the last run, if ComfyUI still has it: a node created by undo or a tab switch gets no report of it. */
 export function lastOutput(node) {
   const outputs = app.nodeOutputs ?? {}
-  // inside a subgraph a node of the same id may stand outside; just after its making there is only that
+  // a subgraph's node may share its id with one outside; right after its creation only the bare id is known
   return outputs[`${node.graph?.id}:${node.id}`] ?? outputs[node.id] ?? null
 }
 
-/** One step of undo. */
+/** Record one step of undo. */
 export function rememberStep() {
   const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
   if (tracker?.captureCanvasState) tracker.captureCanvasState()
@@ -54,26 +64,27 @@ export function rememberStep() {
 export const isVue = () => !!globalThis.LiteGraph?.vueNodesMode
 
 /**
- * The classic canvas does not see what happens over an element: hand on what is its own. Nodes 2.0 does by itself.
+ * Forward events that are the canvas's own: the classic canvas gets none that happen over an element. Nodes 2.0 does
+ * this by itself.
  * @param {HTMLElement} root
- * @param {(event: PointerEvent) => boolean} isIts
+ * @param {(event: PointerEvent) => boolean} isCanvas whether the canvas handles an event
  */
-export function forwardToCanvas(root, isIts) {
-  const hand = (name, method, when) =>
+export function forwardToCanvas(root, isCanvas) {
+  const forward = (name, method, when) =>
     root.addEventListener(name, (event) => {
       if (isVue() || !when(event)) return
       app.canvas[method]?.(event)
       event.preventDefault()
     })
-  hand('wheel', 'processMouseWheel', () => true)
-  hand('pointerdown', 'processMouseDown', isIts)
-  hand('pointermove', 'processMouseMove', isIts)
-  hand('pointerup', 'processMouseUp', isIts)
+  forward('wheel', 'processMouseWheel', () => true)
+  forward('pointerdown', 'processMouseDown', isCanvas)
+  forward('pointermove', 'processMouseMove', isCanvas)
+  forward('pointerup', 'processMouseUp', isCanvas)
   root.addEventListener('contextmenu', (event) => isVue() || event.preventDefault())
 }
 
-/** Where Vue kept the element of the node that this one replaces, put ours: it mounts an element only once. */
-export function takePlace(node, root) {
+/** Replace the element of the node's predecessor, which Vue still shows: it mounts an element only once. */
+export function replaceStaleElement(node, root) {
   if (!isVue() || root.isConnected) return
   const stale = document.querySelector(`[data-node-id="${node.id}"] .${root.classList[0]}`)
   stale?.replaceWith(root)

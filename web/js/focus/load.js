@@ -4,13 +4,13 @@ import { unpackDepth } from './depth.js'
 
 const AS_IT_IS = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' }
 
-/** The temporary files of a run are gone, as after a restart. */
-export class Gone extends Error {}
+/** A run's temporary file is no longer on the server, as after a restart. */
+export class MissingFile extends Error {}
 
 async function bitmap({ filename, subfolder, type }, signal) {
-  const answer = await api.fetchApi(`/view?${new URLSearchParams({ filename, subfolder, type })}`, { signal })
-  if (!answer.ok) throw new Gone(filename)
-  return createImageBitmap(await answer.blob(), AS_IT_IS)
+  const response = await api.fetchApi(`/view?${new URLSearchParams({ filename, subfolder, type })}`, { signal })
+  if (!response.ok) throw new MissingFile(filename)
+  return createImageBitmap(await response.blob(), AS_IT_IS)
 }
 
 function pixels(image) {

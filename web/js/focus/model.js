@@ -1,4 +1,4 @@
-// What a Focus Point shows, worked out from what was chosen and what the last run said. No DOM.
+// Focus, preview settings and summary of a Focus Point, from its widgets and the last run. No DOM.
 import { inverseAt } from './depth.js'
 import {
   FAR_M,
@@ -9,13 +9,13 @@ import {
   rangeFocus,
   sharpLimits,
 } from './optics.js'
-import { both, fStop, metres } from './words.js'
+import { both, fStop, metres } from './format.js'
 
-/** Blur radii are held at this share of the longer side, so that a preview stays quick. */
-const MOST_BLUR = 1 / 6
+/** Blur radii are capped at this share of the longer side, so that a preview stays quick. */
+const MAX_BLUR = 1 / 6
 
 /**
- * @typedef {object} Chosen what the node's widgets hold
+ * @typedef {object} Chosen values of the node's widgets
  * @property {{x: number, y: number}} point
  * @property {?{x: number, y: number}} second
  * @property {string} sample
@@ -23,7 +23,7 @@ const MOST_BLUR = 1 / 6
 
 const same = (point, pair) => (pair ? point?.x === pair[0] && point?.y === pair[1] : !point)
 
-/** Whether the last run measured just this. */
+/** Whether the last run measured these very points. */
 export function isMeasured(chosen, info) {
   return same(chosen.point, info.point) && same(chosen.second, info.range) && chosen.sample === info.sample
 }
@@ -35,30 +35,30 @@ export function isMeasured(chosen, info) {
  * @param {import('./depth.js').Depth} depth
  */
 export function focusOf(chosen, info, depth) {
-  const held = (inverse) => Math.max(inverse, 1 / FAR_M)
+  const atMostSky = (inverse) => Math.max(inverse, 1 / FAR_M)
   const patch = chosen.sample !== 'point'
-  const one = held(inverseAt(depth, chosen.point, patch))
-  const ends = chosen.second && [one, held(inverseAt(depth, chosen.second, patch))]
+  const one = atMostSky(inverseAt(depth, chosen.point, patch))
+  const ends = chosen.second && [one, atMostSky(inverseAt(depth, chosen.second, patch))]
   if (isMeasured(chosen, info)) return { distance: info.distance_m, ends }
   return { distance: ends ? rangeFocus(...ends) : 1 / one, ends }
 }
 
-/** Everything the shader must know of a focus and a camera, for a preview `width` pixels wide. */
+/** The shader's settings for a focus and a camera, in pixels of the preview. */
 export function lookOf(distance, camera, info, depth) {
   const sharp = (acceptableCocPx(info.width, info.height) * depth.width) / info.width
   return {
     focus: inverseFocus(distance, camera),
     gain: blurPerInverseMetre(distance, camera, depth.width) / 2,
-    mostRadius: MOST_BLUR * Math.max(depth.width, depth.height),
+    maxRadius: MAX_BLUR * Math.max(depth.width, depth.height),
     sharpRadius: sharp / 2,
   }
 }
 
 /**
- * What is said about a focus: the distance, and what will be sharp.
+ * The summary of a focus: its distance, and what will be sharp.
  * @returns {{focus: string, detail: string}}
  */
-export function wordsFor({ distance, ends }, camera, info) {
+export function describe({ distance, ends }, camera, info) {
   const sharp = acceptableCocPx(info.width, info.height)
   const [near, far] = sharpLimits(distance, camera, info.width, sharp)
   const limits = `sharp ${metres(near)} – ${metres(far)} at ${fStop(camera.f_number)}`

@@ -1,8 +1,8 @@
-// Circle of confusion, what is sharp, and f-numbers: the twin of lens_models/camera.py. No DOM.
+// Circle of confusion, depth of field and f-numbers, as in lens_models/camera.py. No DOM.
 
 const MM_PER_M = 1000
 
-/** Where the sky focuses, metres, as FAR_M of lens_models/focus/point.py. */
+/** Focus distance for the sky, metres: FAR_M of lens_models/focus/point.py. */
 export const FAR_M = 10000
 
 /** Nominal marks of the third-stop scale. */
@@ -18,7 +18,7 @@ export const THIRD_STOPS = [
  * @property {number} sensor_mm width that the picture's width spans
  */
 
-/** What is taken for the camera where none is connected. */
+/** The camera where none is connected. */
 export const ASSUMED = { f_number: 2.8, focal_mm: 50, width_mm: 36, height_mm: 24 }
 
 /** Width of a sensor that a picture spans, mm: the largest crop, the sensor turned as the picture is. */
@@ -30,7 +30,7 @@ export function framedWidth(width_mm, height_mm, width, height) {
 }
 
 /**
- * The camera where none is connected: full frame, with the picture's own field of view where depth knows it.
+ * `ASSUMED` for a picture: with the picture's own field of view, if the depth carries it.
  * @param {{width: number, height: number, fx_px: ?number}} info
  * @returns {Camera}
  */
@@ -39,7 +39,7 @@ export function assumedCamera({ width, height, fx_px }, f_number = ASSUMED.f_num
   return { f_number, focal_mm: fx_px ? (fx_px / width) * sensor_mm : ASSUMED.focal_mm, sensor_mm }
 }
 
-/** Inverse focus distance in 1/m, held at 1:1, twice the focal length. */
+/** Inverse focus distance in 1/m; nearer than 1:1, twice the focal length, is focused there. */
 export function inverseFocus(distance_m, camera) {
   return 1 / Math.max(distance_m, (2 * camera.focal_mm) / MM_PER_M)
 }
@@ -84,13 +84,13 @@ export function nearestStop(f_number) {
 }
 
 /**
- * What the Camera node's widgets say, for a picture.
+ * The camera that the Camera node's widgets describe, for a picture.
  * @param {Record<string, unknown>} values by widget name
  * @returns {Camera}
  */
 export function cameraFromWidgets(values, width, height) {
   const mark = /^f\/([\d.]+)$/.exec(values.aperture)
-  // the name of a format holds its sides: "Full frame 36 × 24 mm"
+  // the name of a format contains its sides: "Full frame 36 × 24 mm"
   const sides = /([\d.]+) × ([\d.]+) mm$/.exec(values.sensor)
   const [wide, high] = sides ? [+sides[1], +sides[2]] : [values.sensor_width_mm, values.sensor_height_mm]
   const crop = !String(values.framing).startsWith('width')

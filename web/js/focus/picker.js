@@ -1,6 +1,7 @@
-// Focus Point in the graph: its widgets hold what was chosen, this draws it and writes them.
+// Focus Point in the graph: reads its widgets, draws the preview, and writes the widgets.
 import { nudged } from './box.js'
 import {
+  after,
   apertureIsLinked,
   cameraNodeOf,
   cameraValues,
@@ -8,13 +9,13 @@ import {
   isLinked,
   lastOutput,
   rememberStep,
+  replaceStaleElement,
   setWidget,
-  takePlace,
   widgetOf,
 } from './graph.js'
 import { QUALITY } from './gpu.js'
-import { Gone, loadScene } from './load.js'
-import { focusOf, isMeasured, lookOf, wordsFor } from './model.js'
+import { MissingFile, loadScene } from './load.js'
+import { describe, focusOf, isMeasured, lookOf } from './model.js'
 import { ASSUMED, THIRD_STOPS, assumedCamera, cameraFromWidgets, nearestStop } from './optics.js'
 import { shared } from './shared.js'
 import { tint } from './tint.js'
@@ -22,22 +23,23 @@ import { FocusView, otherButton } from './view.js'
 
 const NAME = 'focus_picker'
 const SIZE = [400, 680]
-const LEAST_HEIGHT = 230
+const MIN_HEIGHT = 230
 const SETTLED_MS = 160
-const INVITATION = 'Run the workflow once: the picture appears here. Then click what shall be sharp.'
-const GONE = 'The picture of the last run is gone from the server. Run again to see it.'
+const INVITATION = 'Run the workflow once: the picture appears here. Then click what should be sharp.'
+const MISSING = 'The picture of the last run is gone from the server. Run again to see it.'
 const NO_CAMERA = 'assumed camera'
 
-/** Tells pickers that a Camera node was changed. */
+/** Reports to all pickers that a Camera node was changed. */
 export const cameras = new EventTarget()
 
-const quiet = { focus: 'No picture yet', detail: '' }
+const NO_SUMMARY = { focus: 'No picture yet', detail: '' }
 
-class Picker {
+/** A Focus Point's state; its views call `move` … `enlarge` for what people do. */
+export class Picker {
   constructor(node) {
     this.node = node
     this.scene = this.info = this.frame = this.settling = null
-    this.invite = INVITATION
+    this.invitation = INVITATION
     this.notes = []
     this.comparing = this.moving = false
     this.views = new Set()
@@ -49,43 +51,22 @@ class Picker {
     const widget = node.addDOMWidget(NAME, NAME, this.root, {
       serialize: false,
       hideOnZoom: false,
-      getMinHeight: () => LEAST_HEIGHT,
+      getMinHeight: () => MIN_HEIGHT,
       getValue: () => '',
       setValue: () => {},
     })
-    // it only draws: it must never stand among the values of a saved workflow
+    // for display only: it must never be among the values of a saved workflow
     widget.serialize = false
-    for (const name of ['focus_x', 'focus_y', 'range_x', 'range_y', 'sample']) this.listenTo(widgetOf(node, name))
+    for (const name of ['focus_x', 'focus_y', 'range_x', 'range_y', 'sample']) {
+      const input = widgetOf(node, name)
+      if (input) after(input, 'callback', this.refresh)
+    }
     node.setSize?.([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])])
     this.schedule()
   }
 
-  listenTo(widget) {
-    if (!widget) return
-    const { callback } = widget
-    const { refresh } = this
-    widget.callback = function (...args) {
-      const result = callback?.apply(this, args)
-      refresh()
-      return result
-    }
-  }
-
-  addView(...label) {
-    const view = new FocusView(
-      {
-        move: (which, point, done) => this.move(which, point, done),
-        nudge: (dx, dy) => this.nudge(dx, dy),
-        aperture: (stop, done) => this.setAperture(stop, done),
-        stepAperture: (by) => this.stepAperture(by),
-        toggle: (name) => this.toggle(name),
-        compare: (held) => this.compare(held),
-        subject: () => this.wantSubject(),
-        reset: () => this.reset(),
-        enlarge: () => this.enlarge(),
-      },
-      ...label,
-    )
+  addView(enlargeLabel) {
+    const view = new FocusView(this, enlargeLabel)
     this.views.add(view)
     return view
   }
@@ -100,7 +81,7 @@ class Picker {
     this.setScene(null)
   }
 
-  // -------------------------------------------------------------------------------- what was chosen
+  // -------------------------------------------------------------------------------- point and aperture
 
   value(name) {
     return widgetOf(this.node, name)?.value
@@ -121,14 +102,19 @@ class Picker {
     return `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} linked: the point comes from there.`
   }
 
+  /**
+   * Set a point, or clear the second with null.
+   * @param {'point' | 'second'} which
+   * @param {boolean} done false while it is still being dragged
+   */
   move(which, point, done) {
     const [x, y] = which === 'point' ? ['focus_x', 'focus_y'] : ['range_x', 'range_y']
     setWidget(this.node, x, point?.x ?? -1)
     setWidget(this.node, y, point?.y ?? -1)
-    this.touched(done)
+    this.changed(done)
   }
 
-  /** By picture pixels, from where the point is now: what was drawn last may be a frame old. */
+  /** Move the point by pixels of the picture, from its present place: the last drawn one may be a frame old. */
   nudge(dx, dy) {
     if (this.scene && !this.locked()) this.move('point', nudged(this.chosen().point, dx, dy, this.info), true)
   }
@@ -137,6 +123,7 @@ class Picker {
     if (this.scene) this.setAperture(nearestStop(this.camera().camera.f_number) + by, true)
   }
 
+  /** @param {number} stop index of the third stop */
   setAperture(stop, done) {
     const f_number = THIRD_STOPS[Math.min(THIRD_STOPS.length - 1, Math.max(0, stop))]
     const camera = cameraNodeOf(this.node)
@@ -145,12 +132,12 @@ class Picker {
       setWidget(camera, 'f_number', f_number)
       setWidget(camera, 'aperture', `f/${f_number}`)
     } else this.node.properties.preview_f_number = f_number
-    this.touched(done)
+    this.changed(done)
   }
 
   toggle(name) {
     this.node.properties[`preview_${name}`] = !this.option(name)
-    this.touched(true)
+    this.changed(true)
   }
 
   option(name) {
@@ -162,9 +149,9 @@ class Picker {
     this.schedule()
   }
 
-  wantSubject() {
+  sampleSubject() {
     setWidget(this.node, 'sample', 'subject')
-    this.touched(true)
+    this.changed(true)
   }
 
   reset() {
@@ -173,18 +160,18 @@ class Picker {
     this.move('point', { x: 0.5, y: 0.5 }, true)
   }
 
-  touched(done) {
+  changed(done) {
     this.moving = !done
     this.node.setDirtyCanvas?.(true, false)
     this.schedule()
     if (done) rememberStep()
   }
 
-  // ------------------------------------------------------------------------------------- what a run said
+  // ------------------------------------------------------------------------------------- output of a run
 
-  async hear(output) {
+  async onOutput(output) {
     if (!output?.focus_info?.[0]) return
-    this.notes = (output.text ?? []).slice(1) // the first is what the picker says anyway
+    this.notes = (output.text ?? []).slice(1) // the first is the summary, which the picker shows anyway
     this.loading?.abort()
     const loading = (this.loading = new AbortController())
     try {
@@ -194,7 +181,7 @@ class Picker {
       this.setScene(scene)
     } catch (error) {
       if (error.name === 'AbortError') return
-      this.invite = error instanceof Gone ? GONE : `The picture cannot be shown: ${error.message}`
+      this.invitation = error instanceof MissingFile ? MISSING : `The picture cannot be shown: ${error.message}`
       this.setScene(null)
     }
     this.schedule()
@@ -210,13 +197,13 @@ class Picker {
     else shared.leave(this.refresh)
   }
 
-  /** After a load, an undo or a tab switch: this node is new and the page may hold the element of the old. */
+  /** After a load, an undo or a tab switch: this node is new, and the page may still show the element of the old. */
   configured() {
     const settle = () => {
-      // the outputs of a tab come back a little after its nodes
+      // the outputs of a tab are restored a little after its nodes
       const output = lastOutput(this.node)
-      if (output && !this.loading) this.hear(output)
-      takePlace(this.node, this.root)
+      if (output && !this.loading) this.onOutput(output)
+      replaceStaleElement(this.node, this.root)
       this.schedule()
     }
     settle()
@@ -236,11 +223,11 @@ class Picker {
   camera() {
     const { width, height } = this.info
     const node = cameraNodeOf(this.node)
-    // what comes through a link is known from the last run alone
+    // a linked aperture is known only from the last run
     const known = node && !(apertureIsLinked(node) && this.info.camera)
-    if (known) return { camera: cameraFromWidgets(cameraValues(node), width, height), whose: 'Camera' }
-    if (isLinked(this.node, 'camera') && this.info.camera) return { camera: this.info.camera, whose: 'of the last run' }
-    return { camera: assumedCamera(this.info, this.node.properties.preview_f_number), whose: NO_CAMERA }
+    if (known) return { camera: cameraFromWidgets(cameraValues(node), width, height), source: 'Camera' }
+    if (isLinked(this.node, 'camera') && this.info.camera) return { camera: this.info.camera, source: 'of the last run' }
+    return { camera: assumedCamera(this.info, this.node.properties.preview_f_number), source: NO_CAMERA }
   }
 
   draw() {
@@ -249,21 +236,21 @@ class Picker {
     const locked = this.locked()
     const renderer = scene && shared.get()
     const state = {
-      ...chosen, scene, locked, invite: this.invite, words: quiet, whose: '', hint: locked ?? '', warning: !!locked,
+      ...chosen, scene, locked, invitation: this.invitation, summary: NO_SUMMARY, source: '', hint: locked ?? '', warning: !!locked,
       f_number: ASSUMED.f_number, stop: nearestStop(ASSUMED.f_number), apertureLocked: false,
       zone: this.option('zone'), blur: this.option('blur'), live: !!renderer, notes: this.notes,
     }
     if (scene) {
-      const { camera, whose } = this.camera()
+      const { camera, source } = this.camera()
       const focus = focusOf(chosen, info, scene)
       const look = lookOf(focus.distance, camera, info, scene)
       const node = cameraNodeOf(this.node)
       Object.assign(state, {
-        words: wordsFor(focus, camera, info),
+        summary: describe(focus, camera, info),
         f_number: camera.f_number,
         stop: nearestStop(camera.f_number),
-        whose,
-        apertureLocked: node ? apertureIsLinked(node) : whose !== NO_CAMERA,
+        source,
+        apertureLocked: node ? apertureIsLinked(node) : source !== NO_CAMERA,
       })
       if (!locked && !isMeasured(chosen, info)) state.hint = this.pending(chosen)
       if (!renderer && shared.missing) {
@@ -297,7 +284,7 @@ class Picker {
     return canvas
   }
 
-  /** A GPU draws in full; software draws a draft while something moves and more taps when it rests. */
+  /** Full on a GPU; in software rendering a draft while something moves, and more taps once it rests. */
   quality(renderer) {
     if (!renderer.software) return QUALITY.full
     if (!this.moving) return QUALITY.modest
@@ -320,7 +307,7 @@ class Picker {
     dialog.className = 'fine-defocus-full'
     const view = this.addView('Close')
     dialog.append(view.root)
-    // the editor's own keys are not for here; Escape closes
+    // keeps keys from the editor's shortcuts; Escape closes
     dialog.addEventListener('keydown', (event) => event.stopPropagation())
     dialog.addEventListener('close', () => {
       this.views.delete(view)
@@ -339,37 +326,15 @@ class Picker {
 /** Give a Focus Point its picker. */
 export function addPicker(node) {
   const picker = new Picker(node)
-  const after = (name, does) => {
-    const original = node[name]
-    node[name] = function (...args) {
-      const result = original?.apply(this, args)
-      does(...args)
-      return result
-    }
-  }
-  after('onExecuted', (output) => picker.hear(output))
-  after('onConfigure', () => picker.configured())
-  after('onConnectionsChange', () => picker.schedule())
-  after('onRemoved', () => picker.destroy())
+  after(node, 'onExecuted', (output) => picker.onOutput(output))
+  after(node, 'onConfigure', () => picker.configured())
+  after(node, 'onConnectionsChange', picker.refresh)
+  after(node, 'onRemoved', () => picker.destroy())
 }
 
 /** Let pickers follow a Camera node. */
 export function watchCamera(node) {
-  const tell = () => cameras.dispatchEvent(new Event('change'))
-  for (const widget of node.widgets ?? []) {
-    const { callback } = widget
-    widget.callback = function (...args) {
-      const result = callback?.apply(this, args)
-      tell()
-      return result
-    }
-  }
-  for (const name of ['onConfigure', 'onConnectionsChange']) {
-    const original = node[name]
-    node[name] = function (...args) {
-      const result = original?.apply(this, args)
-      tell()
-      return result
-    }
-  }
+  const report = () => cameras.dispatchEvent(new Event('change'))
+  for (const widget of node.widgets ?? []) after(widget, 'callback', report)
+  for (const name of ['onConfigure', 'onConnectionsChange']) after(node, name, report)
 }

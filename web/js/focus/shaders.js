@@ -1,4 +1,4 @@
-// The preview's shaders. Names and formulas as in lens_models: coc_px, the calibrated disc, sRGB, overlay.
+// The preview's shaders, with the formulas of lens_models: coc_px, the calibrated disc, sRGB, overlay.
 
 const HEAD = `#version 300 es
 precision highp float;
@@ -59,7 +59,7 @@ void main() {
   largest = vec4(most);
 }`
 
-/** The largest foreground blur that reaches each tile, from wherever it comes. */
+/** The largest foreground blur that reaches each tile, from any other. */
 export const REACH = `${HEAD}
 uniform sampler2D u_tiles;
 uniform int u_tile;
@@ -74,7 +74,7 @@ void main() {
     for (int x = -window; x <= window; x++) {
       ivec2 there = here + ivec2(x, y);
       if (any(lessThan(there, ivec2(0))) || any(greaterThanEqual(there, size))) continue;
-      // one tile more than it reaches, so that reading between tiles never falls short
+      // one tile further, so that interpolation between tiles never falls short
       vec2 gap = max(abs(vec2(x, y)) - 2.0, 0.0) * float(u_tile);
       float radius = texelFetch(u_tiles, there, 0).r;
       if (radius >= length(gap)) most = max(most, radius);
@@ -82,6 +82,19 @@ void main() {
   }
   largest = vec4(most);
 }`
+
+/** Loop over the taps under a disc, into `sum`; `body` has each `tap` of the layer, its `uv`, and `far`, in taps. */
+const overTaps = (layer, disc, body) => `
+  float lod = log2(gap);
+  int reach = int(ceil(${disc}.y)) - 1;
+  vec4 sum = vec4(0.0);
+  for (int y = -reach; y <= reach; y++) for (int x = -reach; x <= reach; x++) {
+    float far = length(vec2(x, y));
+    if (far >= ${disc}.y) continue;
+    vec2 uv = (at + vec2(x, y) * gap) * scale;
+    vec4 tap = textureLod(${layer}, uv, lod);
+    ${body}
+  }`
 
 /** The picture through the lens, or sharp, with or without the tint of what is not in focus; sRGB. */
 export const LENS = `${HEAD}
@@ -92,7 +105,7 @@ uniform sampler2D u_reach;
 uniform sampler2D u_inverse;
 uniform sampler2D u_disc;
 uniform ivec2 u_size;
-uniform vec2 u_out;            // px drawn
+uniform vec2 u_out;            // size drawn, px
 uniform int u_tile;
 uniform float u_taps;          // radius of the widest kernel, in taps
 uniform float u_perPixel;      // steps of the disc table
@@ -103,8 +116,8 @@ uniform float u_fullTint;      // px of radius that shows the full tint
 uniform bool u_spread;
 uniform bool u_blur;
 uniform bool u_zone;
-uniform bool u_over;          // leave what is sharp transparent
-out vec4 shown;
+uniform bool u_over;           // sharp pixels transparent, to lie over the sharp picture
+out vec4 pixel;
 
 const vec3 NEAR = vec3(1.0, 0.42, 0.10), FAR = vec3(0.16, 0.48, 1.0), SHARP = vec3(0.25, 0.95, 0.40);
 const vec3 LUMA = vec3(0.2126, 0.7152, 0.0722);
@@ -118,7 +131,7 @@ float weight(vec4 disc, float far) {
   return disc.z * clamp(disc.x - far, 0.0, 1.0) + disc.w * clamp(disc.y - far, 0.0, 1.0);
 }
 
-// Taps stand \`gap\` px apart in a mip of that size, whose own softness is taken off the radius.
+// Radius in taps that are \`gap\` px apart, in a mip of that size, less the mip's own softness.
 float inTaps(float radius, float gap) {
   return sqrt(max(radius * radius - (gap * gap - 1.0), 0.0)) / gap;
 }
@@ -128,7 +141,7 @@ vec3 srgb(vec3 light) {
   return mix(1.055 * pow(light, vec3(1.0 / 2.4)) - 0.055, light * 12.92, lessThanEqual(light, vec3(0.0031308)));
 }
 
-// What the foreground hides is taken from around it, as near by as there is something.
+// The background, or where the foreground hides it, the nearest of it around.
 vec4 filled(vec2 uv, out float radius) {
   for (float lod = 0.0; lod < 9.0; lod += 1.0) {
     vec4 around = textureLod(u_behind, uv, lod);
@@ -144,27 +157,17 @@ vec4 filled(vec2 uv, out float radius) {
 vec3 behind(vec2 at, vec2 scale) {
   float radius;
   vec4 fill = filled(at * scale, radius);
-  float gap = max(radius / u_taps, 1.0), lod = log2(gap);
-  float wide = inTaps(radius, gap);
-  vec4 own = disc(wide);
-  int reach = int(ceil(own.y)) - 1;
-  vec4 sum = vec4(0.0);
-  for (int y = -reach; y <= reach; y++) {
-    for (int x = -reach; x <= reach; x++) {
-      float far = length(vec2(x, y));
-      if (far >= own.y) continue;
-      vec2 uv = (at + vec2(x, y) * gap) * scale;
-      vec4 tap = textureLod(u_behind, uv, lod);
-      vec4 kernel = own;
-      if (u_spread) {
-        if (tap.a < 1e-3) continue;
-        // sharp things neither blur into what is behind them nor are blurred over by it
-        float theirs = textureLod(u_radius, uv, lod).r / tap.a;
-        kernel = theirs < radius ? disc(inTaps(theirs, gap)) : own;
-      }
-      sum += weight(kernel, far) * tap;
+  float gap = max(radius / u_taps, 1.0);
+  vec4 own = disc(inTaps(radius, gap));
+  ${overTaps('u_behind', 'own', `
+    vec4 kernel = own;
+    if (u_spread) {
+      if (tap.a < 1e-3) continue;
+      // sharp things neither blur into their background nor are covered by its blur
+      float theirs = textureLod(u_radius, uv, lod).r / tap.a;
+      kernel = theirs < radius ? disc(inTaps(theirs, gap)) : own;
     }
-  }
+    sum += weight(kernel, far) * tap;`)}
   if (!u_spread) return sum.rgb;
   return mix(fill.rgb, sum.rgb / max(sum.a, 1e-6), smoothstep(0.0, 0.05, sum.a));
 }
@@ -172,21 +175,12 @@ vec3 behind(vec2 at, vec2 scale) {
 vec4 before(vec2 at, vec2 scale) {
   float most = texture(u_reach, at / (float(u_tile) * vec2(textureSize(u_reach, 0)))).r;
   if (most < 0.5) return vec4(0.0);
-  float gap = max(most / u_taps, 1.0), lod = log2(gap);
+  float gap = max(most / u_taps, 1.0);
   vec4 widest = disc(inTaps(most, gap));
-  int reach = int(ceil(widest.y)) - 1;
-  vec4 sum = vec4(0.0);
-  for (int y = -reach; y <= reach; y++) {
-    for (int x = -reach; x <= reach; x++) {
-      float far = length(vec2(x, y));
-      if (far >= widest.y) continue;
-      vec2 uv = (at + vec2(x, y) * gap) * scale;
-      vec4 tap = textureLod(u_before, uv, lod);
-      if (tap.a < 1e-3) continue;
-      float theirs = textureLod(u_radius, uv, lod).g / tap.a;
-      sum += weight(disc(inTaps(theirs, gap)), far) * tap;
-    }
-  }
+  ${overTaps('u_before', 'widest', `
+    if (tap.a < 1e-3) continue;
+    float theirs = textureLod(u_radius, uv, lod).g / tap.a;
+    sum += weight(disc(inTaps(theirs, gap)), far) * tap;`)}
   return sum / max(sum.a, 1.0);
 }
 
@@ -220,6 +214,6 @@ void main() {
   vec3 colour = srgb(light);
   if (u_zone) colour = tinted(colour, ivec2(at));
   float own = abs(coc(ivec2(at)));
-  float seen = max(u_blur ? smoothstep(0.4, 1.0, own) : 0.0, u_zone ? step(u_sharp, own) : 0.0);
-  shown = vec4(colour, 1.0) * (u_over ? max(seen, min(4.0 * veil, 1.0)) : 1.0);
+  float changed = max(u_blur ? smoothstep(0.4, 1.0, own) : 0.0, u_zone ? step(u_sharp, own) : 0.0);
+  pixel = vec4(colour, 1.0) * (u_over ? max(changed, min(4.0 * veil, 1.0)) : 1.0);
 }`

@@ -1,23 +1,23 @@
-// One renderer for all Focus Points: made when the first has a picture, given back when the last has gone.
+// One renderer for all Focus Points: created when the first has a picture, released when the last is removed.
 import { Renderer } from './gpu.js'
 
-/** An undo takes every node away and brings it back: the context waits for that. */
-const PATIENCE_MS = 1000
+/** An undo removes every node and adds it again: the context is released only after this time. */
+const RELEASE_AFTER_MS = 1000
 
 class SharedRenderer {
-  /** Called when pictures must be drawn again, as after a lost context. */
+  /** Callbacks that draw again, as after a lost context. */
   users = new Set()
   renderer = null
-  /** No WebGL2 here: not asked for again on this page. */
+  /** There is no WebGL2: not tried again on this page. */
   missing = false
 
-  /** The renderer, or null where there is none or its context is lost for now. */
+  /** The renderer; null without WebGL2 or while its context is lost. */
   get() {
-    if (!this.renderer && !this.missing) this.make()
+    if (!this.renderer && !this.missing) this.create()
     return this.renderer?.lost ? null : this.renderer
   }
 
-  make() {
+  create() {
     const canvas = document.createElement('canvas')
     try {
       this.renderer = new Renderer(canvas)
@@ -48,7 +48,7 @@ class SharedRenderer {
   /** @param {() => void} user */
   leave(user) {
     this.users.delete(user)
-    if (this.users.size === 0) setTimeout(() => this.users.size === 0 && this.release(), PATIENCE_MS)
+    if (this.users.size === 0) setTimeout(() => this.users.size === 0 && this.release(), RELEASE_AFTER_MS)
   }
 
   release() {

@@ -1,8 +1,6 @@
-// Looks of the Focus Point; colours follow ComfyUI's theme.
+// Style sheet of the Focus Point; colours follow ComfyUI's theme.
 
-const ID = 'fine-defocus-focus-style'
-
-const STYLE = `
+export const STYLE = `
 .fine-defocus-focus { box-sizing: border-box; display: flex; flex-direction: column; gap: 5px; width: 100%;
   height: 100%; min-height: 0; overflow: hidden; font: 11px/1.35 system-ui, sans-serif; color: var(--input-text, #ddd);
   user-select: none; -webkit-user-select: none }
@@ -31,10 +29,10 @@ const STYLE = `
   align-items: center; justify-content: center; padding: 14px; text-align: center; color: #bbb }
 .fine-defocus-focus .invite::before { content: ""; width: 34px; height: 34px; border: 2px solid #888;
   border-radius: 50%; background: radial-gradient(circle, #40f266 0 3px, transparent 3.5px) }
-.fine-defocus-focus .said { display: flex; gap: 8px; align-items: baseline; min-height: 16px; padding: 0 2px;
+.fine-defocus-focus .summary { display: flex; gap: 8px; align-items: baseline; min-height: 16px; padding: 0 2px;
   white-space: nowrap; overflow: hidden }
-.fine-defocus-focus .said b { font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums }
-.fine-defocus-focus .said span { color: var(--descrip-text, #999); overflow: hidden; text-overflow: ellipsis }
+.fine-defocus-focus .summary b { font-size: 13px; font-weight: 600; font-variant-numeric: tabular-nums }
+.fine-defocus-focus .summary span { color: var(--descrip-text, #999); overflow: hidden; text-overflow: ellipsis }
 .fine-defocus-focus .row { display: flex; flex-wrap: wrap; gap: 4px; align-items: center }
 .fine-defocus-focus .aperture { flex-wrap: nowrap }
 .fine-defocus-focus button { flex: 1 1 auto; height: 22px; padding: 0 6px; border: 1px solid var(--border-color, #444);
@@ -60,11 +58,3 @@ dialog.fine-defocus-full { box-sizing: border-box; width: 96vw; height: 94vh; ma
 dialog.fine-defocus-full::backdrop { background: #000b }
 dialog.fine-defocus-full .fine-defocus-focus { font-size: 13px }
 `
-
-export function addStyle() {
-  if (document.getElementById(ID)) return
-  const style = document.createElement('style')
-  style.id = ID
-  style.textContent = STYLE
-  document.head.append(style)
-}

@@ -1,4 +1,4 @@
-// The in-focus zone where there is no WebGL2: the colours of lens_models/show/overlay.py on plain pixels. No DOM.
+// The in-focus zone without WebGL2: the colours of lens_models/show/overlay.py, pixel by pixel. No DOM.
 
 const NEAR = [255, 107, 26]
 const FAR = [41, 122, 255]

@@ -1,10 +1,10 @@
-// The Focus Point on the page: picture, marker, loupe, buttons. It shows a state and reports what people do.
+// The Focus Point on the page: picture, markers, loupe, buttons. Shows a state and passes actions to the picker.
 import { containedBox, isOnPicture, placeOf, pointUnder } from './box.js'
 import { inverseAt } from './depth.js'
-import { el, svg } from './elements.js'
+import { addStyle, el, svg } from '../elements.js'
+import { both, fStop } from './format.js'
 import { THIRD_STOPS } from './optics.js'
-import { addStyle } from './style.js'
-import { both, fStop } from './words.js'
+import { STYLE } from './style.js'
 
 const LOUPE_PX = 92
 const LOUPE_ZOOM = 5
@@ -12,7 +12,7 @@ const GRAB_PX = 14
 const HELP = 'Click: focus · Shift-click: range · arrows: nudge · hold C: compare'
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
-/** The middle and right buttons are the editor's. */
+/** Whether a middle or right button is pressed: those are the editor's. */
 export const otherButton = (event) => event.button === 1 || event.button === 2 || (event.buttons & 6) !== 0
 
 /**
@@ -22,38 +22,25 @@ export const otherButton = (event) => event.button === 1 || event.button === 2 |
  * @property {?{x: number, y: number}} second
  * @property {string} sample
  * @property {?string} locked why the point cannot be moved here
- * @property {{focus: string, detail: string}} words
+ * @property {{focus: string, detail: string}} summary
  * @property {string} hint
- * @property {boolean} warning the hint is one
+ * @property {boolean} warning whether the hint is a warning
  * @property {string[]} notes warnings of the last run
- * @property {string} invite said where there is no picture
- * @property {number} stop index of the third stop; `f_number` what it truly is
+ * @property {string} invitation text shown before there is a picture
+ * @property {number} stop index of the nearest third stop to `f_number`
  * @property {number} f_number
- * @property {string} whose whose aperture it is
+ * @property {string} source where the aperture comes from
  * @property {boolean} apertureLocked
  * @property {boolean} zone
  * @property {boolean} blur
- * @property {boolean} live whether there is a live preview
- */
-
-/**
- * @typedef {object} Actions
- * @property {(which: 'point' | 'second', point: ?{x: number, y: number}, done: boolean) => void} move
- * @property {(dx: number, dy: number) => void} nudge the point, by pixels of the picture
- * @property {(stop: number, done: boolean) => void} aperture
- * @property {(by: number) => void} stepAperture by third stops
- * @property {(name: 'zone' | 'blur') => void} toggle
- * @property {(held: boolean) => void} compare
- * @property {() => void} subject
- * @property {() => void} reset
- * @property {() => void} enlarge
+ * @property {boolean} live whether a live preview is possible
  */
 
 export class FocusView {
-  /** @param {Actions} actions */
-  constructor(actions, enlargeLabel = 'Full size') {
-    addStyle()
-    this.actions = actions
+  /** @param {import('./picker.js').Picker} picker */
+  constructor(picker, enlargeLabel = 'Full size') {
+    addStyle('fine-defocus-focus-style', STYLE)
+    this.picker = picker
     this.state = null
     this.box = this.dragged = null
     this.armed = false
@@ -63,13 +50,13 @@ export class FocusView {
     this.observer.observe(this.stage)
   }
 
-  /** The element stays where it is: whoever put it there takes it away, or puts another in its place. */
+  /** The element stays on the page: whoever put it there removes or replaces it. */
   destroy() {
     this.observer.disconnect()
   }
 
   build(enlargeLabel) {
-    this.picture = el('canvas', { class: 'picture', width: 1, height: 1 })
+    this.canvas = el('canvas', { class: 'picture', width: 1, height: 1 })
     const mark = (kind) =>
       svg('g', { class: kind, visibility: 'hidden' }, [
         svg('circle', { class: 'dark', r: 11 }),
@@ -78,12 +65,12 @@ export class FocusView {
       ])
     this.line = svg('line', { visibility: 'hidden' })
     this.marks = { second: mark('second'), point: mark('point') }
-    this.lens = el('canvas', { width: 2 * LOUPE_PX, height: 2 * LOUPE_PX })
-    this.lensLabel = el('output')
-    this.loupe = el('div', { class: 'loupe', hidden: true, 'aria-hidden': true }, [this.lens, this.lensLabel])
+    this.loupeCanvas = el('canvas', { width: 2 * LOUPE_PX, height: 2 * LOUPE_PX })
+    this.loupeLabel = el('output')
+    this.loupe = el('div', { class: 'loupe', hidden: true, 'aria-hidden': true }, [this.loupeCanvas, this.loupeLabel])
     this.invite = el('div', { class: 'invite' })
     this.stage = el('div', { class: 'stage', tabindex: 0, role: 'application', 'aria-label': 'Focus picker' }, [
-      this.picture,
+      this.canvas,
       svg('svg', { class: 'marks', 'aria-hidden': true }, [this.line, this.marks.second, this.marks.point]),
       this.loupe,
       this.invite,
@@ -91,7 +78,7 @@ export class FocusView {
     this.distance = el('b')
     this.detail = el('span')
     this.stopLabel = el('b')
-    this.whose = el('span')
+    this.source = el('span')
     this.slider = el('input', { type: 'range', min: 0, max: THIRD_STOPS.length - 1, 'aria-label': 'Aperture' })
     const button = (text, title, toggles) =>
       el('button', { type: 'button', title, ...(toggles && { 'aria-pressed': false }) }, [text])
@@ -99,7 +86,7 @@ export class FocusView {
       blur: button('Blur', 'Live preview of the blur (B)', true),
       zone: button('Zone', 'Tint what is in front of the focus warm and what is behind it cool (Z)', true),
       compare: button('Compare', 'Hold to see the sharp picture (C)'),
-      range: button('Range', 'The next click sets a second point: all between the two is kept sharp (X clears)', true),
+      range: button('Range', 'The next click sets a second point: everything between the two stays sharp (X clears)', true),
       reset: button('Reset', 'Back to the middle of the picture (R)'),
       enlarge: button(enlargeLabel, 'The picture as large as the window (F)'),
     }
@@ -107,8 +94,8 @@ export class FocusView {
     this.notes = el('div', { class: 'notes', role: 'status' })
     this.root = el('div', { class: 'fine-defocus-focus empty', role: 'group', 'aria-label': 'Focus Point' }, [
       this.stage,
-      el('div', { class: 'said', 'aria-live': 'polite' }, [this.distance, this.detail]),
-      el('div', { class: 'row aperture' }, [this.stopLabel, this.slider, this.whose]),
+      el('div', { class: 'summary', 'aria-live': 'polite' }, [this.distance, this.detail]),
+      el('div', { class: 'row aperture' }, [this.stopLabel, this.slider, this.source]),
       el('div', { class: 'row' }, Object.values(this.buttons)),
       this.hint,
       this.notes,
@@ -116,24 +103,24 @@ export class FocusView {
   }
 
   listen() {
-    const { stage, slider, buttons, actions } = this
+    const { stage, slider, buttons, picker } = this
     stage.addEventListener('pointerdown', (e) => this.press(e))
     stage.addEventListener('pointermove', (e) => this.move(e))
     stage.addEventListener('pointerup', (e) => this.release(e))
     stage.addEventListener('pointercancel', (e) => this.release(e))
     stage.addEventListener('pointerleave', () => (this.loupe.hidden = true))
-    stage.addEventListener('dblclick', () => this.state?.scene && !this.state.locked && actions.subject())
+    stage.addEventListener('dblclick', () => this.state?.scene && !this.state.locked && picker.sampleSubject())
     stage.addEventListener('keydown', (e) => this.key(e))
     stage.addEventListener('keyup', (e) => e.key.toLowerCase() === 'c' && this.compare(false))
     stage.addEventListener('blur', () => this.compare(false))
-    slider.addEventListener('input', () => actions.aperture(slider.valueAsNumber, false))
-    slider.addEventListener('change', () => actions.aperture(slider.valueAsNumber, true))
-    // arrows are the slider's and Delete would take the node away
+    slider.addEventListener('input', () => picker.setAperture(slider.valueAsNumber, false))
+    slider.addEventListener('change', () => picker.setAperture(slider.valueAsNumber, true))
+    // arrows are for the slider, and Delete would remove the node
     slider.addEventListener('keydown', (e) => e.ctrlKey || e.metaKey || e.stopPropagation())
-    buttons.blur.addEventListener('click', () => actions.toggle('blur'))
-    buttons.zone.addEventListener('click', () => actions.toggle('zone'))
-    buttons.reset.addEventListener('click', () => actions.reset())
-    buttons.enlarge.addEventListener('click', () => actions.enlarge())
+    buttons.blur.addEventListener('click', () => picker.toggle('blur'))
+    buttons.zone.addEventListener('click', () => picker.toggle('zone'))
+    buttons.reset.addEventListener('click', () => picker.reset())
+    buttons.enlarge.addEventListener('click', () => picker.enlarge())
     buttons.range.addEventListener('click', () => this.armRange())
     for (const [name, held] of [['pointerdown', true], ['pointerup', false], ['pointerleave', false]]) {
       buttons.compare.addEventListener(name, () => this.compare(held))
@@ -149,11 +136,11 @@ export class FocusView {
   compare(held) {
     if (held === !!this.comparing) return
     this.comparing = held
-    this.actions.compare(held)
+    this.picker.compare(held)
   }
 
   armRange() {
-    if (this.state.second) this.actions.move('second', null, true)
+    if (this.state.second) this.picker.move('second', null, true)
     else this.armed = !this.armed
     this.show(this.state)
   }
@@ -161,13 +148,13 @@ export class FocusView {
   // ------------------------------------------------------------------------------------------ pointer
 
   under(event) {
-    return pointUnder(event, this.picture.getBoundingClientRect())
+    return pointUnder(event, this.canvas.getBoundingClientRect())
   }
 
   grabsSecond(event) {
     const { second } = this.state
     if (!second) return false
-    const rect = this.picture.getBoundingClientRect()
+    const rect = this.canvas.getBoundingClientRect()
     const there = placeOf(second, rect)
     const reach = (GRAB_PX * rect.width) / this.box.width
     return Math.hypot(event.clientX - there.left, event.clientY - there.top) < reach
@@ -185,7 +172,7 @@ export class FocusView {
 
   drag(event) {
     this.draggedTo = this.under(event)
-    this.actions.move(this.dragged, this.draggedTo, false)
+    this.picker.move(this.dragged, this.draggedTo, false)
   }
 
   move(event) {
@@ -195,37 +182,32 @@ export class FocusView {
   }
 
   release(event) {
-    if (this.dragged) this.actions.move(this.dragged, this.draggedTo, true)
+    if (this.dragged) this.picker.move(this.dragged, this.draggedTo, true)
     this.dragged = null
     if (event.pointerType === 'touch') this.loupe.hidden = true
   }
 
-  /** The loupe at the pointer: the sharp picture, five times as large, and how far that is. */
+  /** The loupe at the pointer: the sharp picture, five times as large, and the distance there. */
   look(event) {
     const { scene, sample } = this.state
-    if (!isOnPicture(event, this.picture.getBoundingClientRect()) && !this.dragged) {
+    if (!isOnPicture(event, this.canvas.getBoundingClientRect()) && !this.dragged) {
       this.loupe.hidden = true
       return
     }
     const point = this.under(event)
     const inverse = inverseAt(scene, point, sample !== 'point')
-    this.lensLabel.textContent = both(inverse > 0 ? 1 / inverse : Infinity)
-    const size = this.lens.width / LOUPE_ZOOM / 2
-    const context = this.lens.getContext('2d')
+    this.loupeLabel.textContent = both(inverse > 0 ? 1 / inverse : Infinity)
+    const size = this.loupeCanvas.width / LOUPE_ZOOM / 2
+    const context = this.loupeCanvas.getContext('2d')
     context.imageSmoothingEnabled = false
-    context.clearRect(0, 0, this.lens.width, this.lens.height)
+    context.clearRect(0, 0, this.loupeCanvas.width, this.loupeCanvas.height)
     const [x, y] = [point.x * scene.width - size / 2, point.y * scene.height - size / 2]
-    context.drawImage(scene.picture, x, y, size, size, 0, 0, this.lens.width, this.lens.height)
-    const middle = this.lens.width / 2
+    context.drawImage(scene.picture, x, y, size, size, 0, 0, this.loupeCanvas.width, this.loupeCanvas.height)
+    const middle = this.loupeCanvas.width / 2
     for (const [colour, width] of [['#000a', 5], ['#fff', 2]]) {
-      context.strokeStyle = colour
-      context.lineWidth = width
-      context.beginPath()
-      context.moveTo(middle - 16, middle)
-      context.lineTo(middle + 16, middle)
-      context.moveTo(middle, middle - 16)
-      context.lineTo(middle, middle + 16)
-      context.stroke()
+      context.fillStyle = colour
+      context.fillRect(middle - 16, middle - width / 2, 32, width)
+      context.fillRect(middle - width / 2, middle - 16, width, 32)
     }
     this.loupe.hidden = false
     const element = { width: this.stage.clientWidth, height: this.stage.clientHeight }
@@ -239,23 +221,23 @@ export class FocusView {
   // ------------------------------------------------------------------------------------------ keyboard
 
   key(event) {
-    const { state, actions } = this
+    const { state, picker } = this
     if (event.ctrlKey || event.metaKey || event.altKey || !state?.scene) return
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
     const does = {
       c: () => this.compare(true),
-      z: () => actions.toggle('zone'),
-      b: () => actions.toggle('blur'),
-      r: () => actions.reset(),
-      f: () => actions.enlarge(),
-      x: () => !state.locked && actions.move('second', null, true),
-      '[': () => actions.stepAperture(-1),
-      ']': () => actions.stepAperture(1),
+      z: () => picker.toggle('zone'),
+      b: () => picker.toggle('blur'),
+      r: () => picker.reset(),
+      f: () => picker.enlarge(),
+      x: () => !state.locked && picker.move('second', null, true),
+      '[': () => picker.stepAperture(-1),
+      ']': () => picker.stepAperture(1),
     }[key]
     if (does) does()
     else if (ARROWS[key] && !state.locked) {
       const [dx, dy] = ARROWS[key].map((step) => step * (event.shiftKey ? 10 : 1))
-      actions.nudge(dx, dy)
+      picker.nudge(dx, dy)
     } else if (!['Delete', 'Backspace', ' '].includes(key)) return
     event.preventDefault()
     event.stopPropagation()
@@ -271,17 +253,17 @@ export class FocusView {
     root.classList.toggle('locked', !!state.locked)
     this.invite.hidden = !!state.scene
     this.invite.style.display = state.scene ? 'none' : ''
-    this.invite.textContent = state.invite
-    this.distance.textContent = state.words.focus
-    this.detail.textContent = state.words.detail
-    this.detail.title = state.words.detail
-    this.hint.textContent = this.armed ? 'Click the other thing that shall be sharp.' : state.hint || HELP
+    this.invite.textContent = state.invitation
+    this.distance.textContent = state.summary.focus
+    this.detail.textContent = state.summary.detail
+    this.detail.title = state.summary.detail
+    this.hint.textContent = this.armed ? 'Click the other thing that should be sharp.' : state.hint || HELP
     this.hint.title = this.hint.textContent
     this.hint.classList.toggle('warning', state.warning)
     this.notes.textContent = state.notes.join('\n')
     this.notes.hidden = !state.notes.length
     this.stopLabel.textContent = fStop(state.f_number)
-    this.whose.textContent = state.whose
+    this.source.textContent = state.source
     slider.value = state.stop
     slider.disabled = !state.scene || state.apertureLocked
     slider.setAttribute('aria-valuetext', fStop(state.f_number))
@@ -291,27 +273,27 @@ export class FocusView {
     buttons.blur.setAttribute('aria-pressed', state.blur && state.live)
     buttons.zone.setAttribute('aria-pressed', state.zone)
     buttons.range.setAttribute('aria-pressed', !!state.second || this.armed)
-    this.stage.setAttribute('aria-description', `${state.words.focus}. ${state.words.detail}. ${HELP}`)
+    this.stage.setAttribute('aria-description', `${state.summary.focus}. ${state.summary.detail}. ${HELP}`)
     this.place()
   }
 
-  /** Copy what was drawn; something smaller than the picture is laid over it. */
+  /** Copy the drawn preview; one smaller than the picture is laid over the picture. */
   paint(drawn, { width, height, picture }) {
-    if (this.picture.width !== width || this.picture.height !== height) {
-      Object.assign(this.picture, { width, height })
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      Object.assign(this.canvas, { width, height })
     }
-    const context = this.picture.getContext('2d')
+    const context = this.canvas.getContext('2d')
     if (drawn.width < width) context.drawImage(picture, 0, 0)
     context.drawImage(drawn, 0, 0, width, height)
   }
 
-  /** Put picture and marks where they belong; an element that is not laid out yet is placed by its observer. */
+  /** Position picture and marks; an element that is not laid out yet is positioned by its observer later. */
   place() {
     const { scene, point, second } = this.state ?? {}
     const element = { width: this.stage.clientWidth, height: this.stage.clientHeight }
     this.box = scene && element.width > 0 && element.height > 0 ? containedBox(element, scene) : null
-    this.picture.hidden = !this.box
-    for (const [side, size] of Object.entries(this.box ?? {})) this.picture.style[side] = `${size}px`
+    this.canvas.hidden = !this.box
+    for (const [side, size] of Object.entries(this.box ?? {})) this.canvas.style[side] = `${size}px`
     const places = {}
     for (const [name, at] of Object.entries({ point, second })) {
       const visible = this.box && at

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { both, fStop, feet, metres } from '../../web/js/focus/words.js'
+import { both, fStop, feet, metres } from '../../web/js/focus/format.js'
 
 test('metres', () => {
   assert.deepEqual([2.3456, 0.085, 42, 1234.6, Infinity].map(metres), ['2.35 m', '8.5 cm', '42 m', '1235 m', '∞'])

@@ -1,4 +1,4 @@
-// Distances and apertures as people read them. No DOM.
+// Distances and apertures as text. No DOM.
 
 const FEET_PER_M = 3.28084
 
@@ -19,7 +19,7 @@ export function feet(distance) {
   return `${value < 1000 ? three(value) : Math.round(value)} ft`
 }
 
-/** Both, for a label. Sky is what is so far away that nothing was measured. */
+/** Both, for a label; "sky" for an infinite distance. */
 export const both = (distance) => (Number.isFinite(distance) ? `${metres(distance)} · ${feet(distance)}` : 'sky')
 
 /** "f/2.8". */
