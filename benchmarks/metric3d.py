@@ -9,15 +9,10 @@ two cores.
 
 from __future__ import annotations
 
-import argparse
-import resource
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from measuring import options, resident_mb
 
 from lens_models.depth.metric3d.config import PUBLISHED
 from lens_models.depth.metric3d.network import Metric3Dv2
@@ -25,9 +20,7 @@ from lens_models.depth.metric3d.network import Metric3Dv2
 
 def peak_mb(device: str) -> float:
     """Most memory used so far: of the process on the CPU, of the card on CUDA."""
-    if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return torch.cuda.max_memory_allocated() / 2**20
+    return resident_mb("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
 
 
 def seconds(network: Metric3Dv2, picture: torch.Tensor) -> float:
@@ -40,19 +33,16 @@ def seconds(network: Metric3Dv2, picture: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = options(
+        __doc__,
+        size={"default": "small", "choices": PUBLISHED},
+        canvas={"default": [616, 616], "nargs": 2, "metavar": ("HEIGHT", "WIDTH")},
+        dtype="float32",
+        device="cpu",
+        threads=2,
+        runs=3,
     )
-    parser.add_argument("--size", choices=PUBLISHED, default="small")
-    parser.add_argument("--canvas", type=int, nargs=2, default=[616, 616], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-
     started_mb = peak_mb(arguments.device)
     network = Metric3Dv2(PUBLISHED[arguments.size]).eval()
     network = network.to(arguments.device, getattr(torch, arguments.dtype))

@@ -3,22 +3,19 @@
     python benchmarks/packed.py                    # 2000 samples of 256 KiB in a temporary folder
     python benchmarks/packed.py --samples 20000 --folder /data/bench --threads 8
 
-The set was just written, so that the system still has it in memory: this is the cost of the format and of
-the hashes, not of a disk. Nothing is asserted here; 16 GPUs ask for 25 samples a second.
+The set was just written and is still in the system's cache: this is the cost of the format and of the hashes,
+not of a disk. Nothing is asserted here; 16 GPUs need 25 samples a second.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
+from measuring import options
 
 from training.data import EpochSampler, PackedSet, PackedWriter, Record, verify
 
@@ -46,14 +43,13 @@ def read(packed: PackedSet, threads: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = options(
+        __doc__,
+        samples=2000,
+        size={"default": 128, "help": "of the latent, pixels a side"},
+        folder={"default": None, "type": Path, "help": "where the set is written and deleted again"},
+        threads={"default": 4, "help": "that read"},
     )
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--size", type=int, default=128, help="of the latent, pixels a side")
-    parser.add_argument("--folder", type=Path, help="where the set is written and deleted again")
-    parser.add_argument("--threads", type=int, default=4)
-    arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.folder:
         arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +58,7 @@ def main() -> None:
         path = Path(folder) / "set"
         print(f"written: {write(path, arguments.samples, arguments.size):.0f} samples/s, hashed and synced")
         start = time.perf_counter()
-        found = verify(path)
-        gigabytes = found.bytes / 1e9
+        gigabytes = verify(path).bytes / 1e9
         print(f"verified: {gigabytes / (time.perf_counter() - start):.2f} GB/s of {gigabytes:.2f} GB")
         for check in (True, False):
             packed = PackedSet(path, check=check)
