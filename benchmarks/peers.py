@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lens_models import blur, disc
 
-#: Shares of the largest radius at which the alternatives blur the whole picture, beside the sharp one.
+#: Shares of the largest radius at which the alternatives blur the whole picture; the sharp one is added.
 LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 

@@ -28,7 +28,7 @@ MOTORCYCLE_FOCAL_MM = 48.3
 
 def scenes() -> list[Sharp]:
     """Motorcycle with the focus at its middle, and the ray-traced scenes with their own."""
-    from optics.shots import shot  # found once measuring is imported
+    from optics.shots import shot  # on the import path because of measuring
 
     pixels, metres = motorcycle.load()
     linear = srgb_to_linear(torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255.0)

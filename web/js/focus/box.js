@@ -6,7 +6,7 @@ const STEPS = 10000
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value))
 
 /**
- * The box of a picture shown whole and centred in an element, on whole pixels: browsers round to them when
+ * The box of a whole picture centred in an element, on whole pixels: browsers round to them when
  * drawing, so a fractional box would be up to half a pixel off.
  * @returns {{left: number, top: number, width: number, height: number}} in the element's own pixels
  */
@@ -30,7 +30,7 @@ export function pointUnder({ clientX, clientY }, rect) {
   return rounded({ x: (clientX - rect.left) / rect.width, y: (clientY - rect.top) / rect.height })
 }
 
-/** Whether the pointer is on the picture and not on the bars beside it; arguments as `pointUnder`. */
+/** Whether the pointer is on the picture and not on the bars around it; arguments as `pointUnder`. */
 export function isOnPicture({ clientX, clientY }, { left, top, width, height }) {
   return clientX >= left && clientY >= top && clientX <= left + width && clientY <= top + height
 }

@@ -144,8 +144,8 @@ export class Picker {
     return this.node.properties[`preview_${name}`] ?? name === 'blur'
   }
 
-  compare(held) {
-    this.comparing = held
+  compare(on) {
+    this.comparing = on
     this.schedule()
   }
 
@@ -236,7 +236,8 @@ export class Picker {
     const locked = this.locked()
     const renderer = scene && shared.get()
     const state = {
-      ...chosen, scene, locked, invitation: this.invitation, summary: NO_SUMMARY, source: '', hint: locked ?? '', warning: !!locked,
+      ...chosen, scene, locked, invitation: this.invitation, summary: NO_SUMMARY, source: '',
+      hint: locked ?? '', warning: !!locked,
       f_number: ASSUMED.f_number, stop: nearestStop(ASSUMED.f_number), apertureLocked: false,
       zone: this.option('zone'), blur: this.option('blur'), live: !!renderer, notes: this.notes,
     }
@@ -270,7 +271,8 @@ export class Picker {
   drawn(renderer, look, { zone, blur }) {
     const sharp = this.comparing || !blur
     if (renderer) {
-      return renderer.draw(this.scene, { ...look, blur: !sharp, zone: zone && !this.comparing, quality: this.quality(renderer) })
+      const quality = this.quality(renderer)
+      return renderer.draw(this.scene, { ...look, blur: !sharp, zone: zone && !this.comparing, quality })
     }
     if (!zone || this.comparing) return this.scene.picture
     const canvas = document.createElement('canvas')

@@ -164,8 +164,8 @@ vec3 behind(vec2 at, vec2 scale) {
     if (u_spread) {
       if (tap.a < 1e-3) continue;
       // sharp things neither blur into their background nor are covered by its blur
-      float theirs = textureLod(u_radius, uv, lod).r / tap.a;
-      kernel = theirs < radius ? disc(inTaps(theirs, gap)) : own;
+      float tapRadius = textureLod(u_radius, uv, lod).r / tap.a;
+      kernel = tapRadius < radius ? disc(inTaps(tapRadius, gap)) : own;
     }
     sum += weight(kernel, far) * tap;`)}
   if (!u_spread) return sum.rgb;
@@ -179,8 +179,8 @@ vec4 before(vec2 at, vec2 scale) {
   vec4 widest = disc(inTaps(most, gap));
   ${overTaps('u_before', 'widest', `
     if (tap.a < 1e-3) continue;
-    float theirs = textureLod(u_radius, uv, lod).g / tap.a;
-    sum += weight(disc(inTaps(theirs, gap)), far) * tap;`)}
+    float tapRadius = textureLod(u_radius, uv, lod).g / tap.a;
+    sum += weight(disc(inTaps(tapRadius, gap)), far) * tap;`)}
   return sum / max(sum.a, 1.0);
 }
 

@@ -80,15 +80,19 @@ export class FocusView {
     this.stopLabel = el('b')
     this.source = el('span')
     this.slider = el('input', { type: 'range', min: 0, max: THIRD_STOPS.length - 1, 'aria-label': 'Aperture' })
-    const button = (text, title, toggles) =>
-      el('button', { type: 'button', title, ...(toggles && { 'aria-pressed': false }) }, [text])
+    const button = (text, title, click) => {
+      const element = el('button', { type: 'button', title }, [text])
+      if (click) element.addEventListener('click', click)
+      return element
+    }
+    const { picker } = this
     this.buttons = {
-      blur: button('Blur', 'Live preview of the blur (B)', true),
-      zone: button('Zone', 'Tint what is in front of the focus warm and what is behind it cool (Z)', true),
+      blur: button('Blur', 'Live preview of the blur (B)', () => picker.toggle('blur')),
+      zone: button('Zone', 'Tint: warm in front of the focus, cool behind it (Z)', () => picker.toggle('zone')),
       compare: button('Compare', 'Hold to see the sharp picture (C)'),
-      range: button('Range', 'The next click sets a second point: everything between the two stays sharp (X clears)', true),
-      reset: button('Reset', 'Back to the middle of the picture (R)'),
-      enlarge: button(enlargeLabel, 'The picture as large as the window (F)'),
+      range: button('Range', 'Next click: a second point; all between stays sharp (X clears)', () => this.armRange()),
+      reset: button('Reset', 'Back to the middle of the picture (R)', () => picker.reset()),
+      enlarge: button(enlargeLabel, 'The picture as large as the window (F)', () => picker.enlarge()),
     }
     this.hint = el('div', { class: 'hint', role: 'status' })
     this.notes = el('div', { class: 'notes', role: 'status' })
@@ -117,13 +121,8 @@ export class FocusView {
     slider.addEventListener('change', () => picker.setAperture(slider.valueAsNumber, true))
     // arrows are for the slider, and Delete would remove the node
     slider.addEventListener('keydown', (e) => e.ctrlKey || e.metaKey || e.stopPropagation())
-    buttons.blur.addEventListener('click', () => picker.toggle('blur'))
-    buttons.zone.addEventListener('click', () => picker.toggle('zone'))
-    buttons.reset.addEventListener('click', () => picker.reset())
-    buttons.enlarge.addEventListener('click', () => picker.enlarge())
-    buttons.range.addEventListener('click', () => this.armRange())
-    for (const [name, held] of [['pointerdown', true], ['pointerup', false], ['pointerleave', false]]) {
-      buttons.compare.addEventListener(name, () => this.compare(held))
+    for (const [name, on] of [['pointerdown', true], ['pointerup', false], ['pointerleave', false]]) {
+      buttons.compare.addEventListener(name, () => this.compare(on))
     }
     buttons.compare.addEventListener('keydown', (e) => [' ', 'Enter'].includes(e.key) && this.compare(true))
     buttons.compare.addEventListener('keyup', () => this.compare(false))
@@ -133,10 +132,10 @@ export class FocusView {
     }
   }
 
-  compare(held) {
-    if (held === !!this.comparing) return
-    this.comparing = held
-    this.picker.compare(held)
+  compare(on) {
+    if (on === !!this.comparing) return
+    this.comparing = on
+    this.picker.compare(on)
   }
 
   armRange() {
@@ -212,9 +211,9 @@ export class FocusView {
     this.loupe.hidden = false
     const element = { width: this.stage.clientWidth, height: this.stage.clientHeight }
     const place = placeOf(point, this.box)
-    const beside = place.left + 24 + LOUPE_PX < element.width ? place.left + 24 : place.left - 24 - LOUPE_PX
+    const x0 = place.left + 24 + LOUPE_PX < element.width ? place.left + 24 : place.left - 24 - LOUPE_PX
     const tall = LOUPE_PX + 24
-    this.loupe.style.left = `${Math.max(2, beside)}px`
+    this.loupe.style.left = `${Math.max(2, x0)}px`
     this.loupe.style.top = `${Math.min(Math.max(2, place.top - tall - 8), Math.max(2, element.height - tall))}px`
   }
 
