@@ -33,12 +33,12 @@ def measure(lens: str, size: int, radius_px: float, budget_mb: int) -> tuple[flo
 
     scene = many_layers(size, radius_px)
     limit = {"memory_bytes": budget_mb << 20} if budget_mb else {}
-    layered, cameras = LayeredLens(*scene[:2]), scene[2:]
-    layers = layered.split(*cameras) if lens == "composite" else None
+    pictures, cameras = scene[:2], scene[2:]
+    layers = LayeredLens(*pictures).split(*cameras) if lens == "composite" else None
 
     def work() -> object:
         if lens == "layers":
-            return layered.split(*cameras, on_progress=report)
+            return LayeredLens(*pictures).split(*cameras, on_progress=report)
         if layers is not None:
             return composite(layers, *cameras, on_progress=report, **limit)
         return taf_lens(*scene, engine=lens.removeprefix("taf-"), on_progress=report, **limit)
