@@ -1,4 +1,7 @@
-"""Style and types of the code: ruff and pyright find nothing. Their settings are in pyproject.toml."""
+"""Style and types of the code: ruff and pyright find nothing, and files are short.
+
+The settings of both are in pyproject.toml.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ import sys
 import pytest
 
 from tools.provision import CACHE, REPO
+
+FOLDERS = ("benchmarks", "lens_models", "nodes", "tests", "tools", "training", "web")
+MOST_LINES = 400
 
 
 def check(tool: str, *arguments: object) -> None:
@@ -28,3 +34,15 @@ def test_every_file_is_formatted():
 @pytest.mark.slow
 def test_pyright_has_no_complaint():
     check("pyright", "--venvpath", CACHE)
+
+
+def test_no_file_is_long():
+    files = [
+        path
+        for folder in FOLDERS
+        for end in ("py", "js", "mjs")
+        for path in (REPO / folder).rglob(f"*.{end}")
+    ]
+    lines = {path.relative_to(REPO).as_posix(): path.read_text("utf-8").count("\n") for path in files}
+    assert len(lines) > 300, "the walk finds the files"
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
