@@ -130,21 +130,13 @@ def _add_weights(commands) -> None:
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from .weights import FILES, fetch
 
     for name in options.names or FILES:
         if options.action == "list" and name in FILES:
             print(f"{name}: {FILES[name].title}, {FILES[name].licence}, {FILES[name].url}")
-            continue
-        with tqdm(desc=name, unit="B", unit_scale=True, leave=False) as bar:
-
-            def moved(here: int, total: int, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(here - bar.n)
-
-            print(fetch(name, options.to, moved))
+        else:
+            print(fetch(name, options.to))
     return 0
 
 

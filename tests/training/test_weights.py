@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from lens_models.depth.catalog import DownloadError
 from training import weights
 from training.__main__ import main
 
@@ -36,11 +35,9 @@ def served(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     home = f"http://127.0.0.1:{server.server_address[1]}/files"
     local = {
-        name: dataclasses.replace(file, home=home, size=len(CONTENT), sha256=HASH[:8])
-        for name, file in weights.FILES.items()
+        name: dataclasses.replace(file, home=home, sha256=HASH[:8]) for name, file in weights.FILES.items()
     }
     monkeypatch.setattr(weights, "FILES", local)
     yield asked
@@ -65,7 +62,20 @@ def test_a_file_is_fetched_once_and_hashed_every_time(served, tmp_path, capsys):
 def test_another_file_is_not_kept(served, tmp_path, monkeypatch):
     wrong = {"lpips": dataclasses.replace(weights.FILES["lpips"], sha256="0" * 64)}
     monkeypatch.setattr(weights, "FILES", wrong)
-    with pytest.raises(DownloadError, match=f"its sha256 is {HASH} and should begin with 0000"):
+    with pytest.raises(
+        RuntimeError, match=rf'expected "0+", got "{HASH}".*Download it from http.*/alex\.pth'
+    ):
+        weights.fetch("lpips", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_network_the_sentence_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    away = {"lpips": dataclasses.replace(weights.FILES["lpips"], home="http://127.0.0.1:9/files")}
+    monkeypatch.setattr(weights, "FILES", away)
+    with pytest.raises(
+        RuntimeError, match=r"alex\.pth cannot be fetched: .* Download it from .* put it into"
+    ):
         weights.fetch("lpips", tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -19,9 +19,7 @@ class FeatureStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._origin: Tensor | None = None
-        self._sum: Tensor | None = None
-        self._products: Tensor | None = None
+        self._origin = self._sum = self._products = torch.zeros(0)
 
     def add(self, features: Tensor) -> FeatureStatistics:
         """Take in `(N, D)` features; returns itself.
@@ -34,14 +32,13 @@ class FeatureStatistics:
         if not torch.isfinite(values).all():
             bad = (~torch.isfinite(values)).any(dim=1).sum().item()
             raise ValueError(f"{bad} of {len(values)} pictures have features that are NaN or infinite.")
-        if self._origin is None:
-            size = values.shape[1]
-            self._origin = values.mean(dim=0)
-            self._sum, self._products = values.new_zeros(size), values.new_zeros(size, size)
-        if values.shape[1] != len(self._origin):
+        size = values.shape[1]
+        if not self.count:
+            self._origin, self._sum = values.mean(dim=0), values.new_zeros(size)
+            self._products = values.new_zeros(size, size)
+        if size != len(self._origin):
             raise ValueError(
-                f"These are {values.shape[1]} features of each picture, and there were {len(self._origin)} "
-                "before."
+                f"These are {size} features of each picture, and there were {len(self._origin)} before."
             )
         values = values - self._origin
         self._sum += values.sum(dim=0)
@@ -59,14 +56,13 @@ class FeatureStatistics:
     def covariance(self) -> Tensor:
         """`(D, D)` float64, unbiased (N − 1). Raises ValueError for fewer than 2 pictures."""
         self._need(2)
-        shift = self._sum / self.count
-        return (self._products - self.count * torch.outer(shift, shift)) / (self.count - 1)
+        return (self._products - torch.outer(self._sum, self._sum) / self.count) / (self.count - 1)
 
     def _need(self, pictures: int) -> None:
         if self.count < pictures:
             raise ValueError(
                 f"There are features of {self.count} pictures; at least {pictures} are needed, and FID is "
-                "usually told of 10,000 or more."
+                "usually reported with 10,000 or more."
             )
 
 
@@ -82,33 +78,18 @@ def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other
         v.detach().double().cpu() for v in (mean, covariance, other_mean, other_covariance)
     )
     size = mean.numel()
-    for name, value, wanted in (
+    for name, value, expected in (
         ("other mean", other_mean, (size,)),
         ("covariance", covariance, (size, size)),
         ("other covariance", other_covariance, (size, size)),
     ):
-        if tuple(value.shape) != wanted:
+        if tuple(value.shape) != expected:
             raise ValueError(
-                f"The {name} has shape {tuple(value.shape)} and should have {wanted}, as the mean has {size} "
-                "features."
+                f"The {name} has shape {tuple(value.shape)} and should have {expected}, as the mean has "
+                f"{size} features."
             )
-    root = _root(covariance)
-    values = torch.linalg.eigvalsh(_symmetric(root @ other_covariance @ root))
-    crossed = values.clamp_min(0.0).sqrt().sum()
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T  # eigenvalues below 0 are rounding
+    crossed = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp_min(0.0).sqrt().sum()
     apart = (mean - other_mean).square().sum()
     return max(0.0, (apart + covariance.trace() + other_covariance.trace() - 2.0 * crossed).item())
-
-
-def fid(one: FeatureStatistics, other: FeatureStatistics) -> float:
-    """The Fréchet distance of two sets of features, FID where these are the published ones."""
-    return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.T) / 2.0
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """Symmetric root of a positive semi-definite matrix; eigenvalues below 0 are rounding."""
-    values, vectors = torch.linalg.eigh(_symmetric(matrix))
-    return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T

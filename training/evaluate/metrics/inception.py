@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from lens_models.weights import load_strict, read_weights
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
-FEATURES = 2048
 SIDE_PX = 299
 #: What files hold beside the features: the classifiers, and how many batches the norms have seen.
 _LEFT_OUT = ("fc.", "AuxLogits.")
