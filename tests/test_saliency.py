@@ -12,6 +12,7 @@ from lens_models.focus import (
     focus_from_mask,
 )
 from lens_models.focus.distance import MASK_WAYS, STRATEGIES, fitted_mask, most_salient_region
+from lens_models.focus.guess import _shortest
 from lens_models.focus.superpixels import superpixels
 
 MEAN, REGION = STRATEGIES
@@ -85,6 +86,14 @@ def test_guess_by_depth_alone():
     saliency = contrast_guess(torch.full((1, 3, 60, 90), 0.5), depth)[0]
     assert saliency[depth[0] < 2].mean() > 0.8
     assert saliency[depth[0] > 2].mean() < 0.1
+
+
+def test_steps_that_cost_nothing_are_steps():
+    """0 to 1 is free and 1 to 2 costs a half; nothing leads to 3."""
+    way = torch.full((4, 4), math.inf).fill_diagonal_(0.0)
+    way[0, 1] = way[1, 0] = 0.0
+    way[1, 2] = way[2, 1] = 0.5
+    assert _shortest(way)[0].tolist() == [0.0, 0.0, 0.5, math.inf]
 
 
 def test_guess_prefers_the_nearer_of_two():

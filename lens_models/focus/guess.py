@@ -138,10 +138,17 @@ def _saliency(pieces: Superpixels, *, has_depth: bool) -> Tensor:
     return step * nearness if has_depth else step
 
 
+def _shortest(way: Tensor) -> Tensor:
+    """Lengths `(n, n)` of the shortest ways through any pieces; `way` has the steps, inf = none."""
+    from scipy.sparse.csgraph import csgraph_from_dense, floyd_warshall
+
+    # in a plain or masked array SciPy takes a step of length 0 for no step
+    steps = csgraph_from_dense(way.numpy(), null_value=np.inf)
+    return torch.from_numpy(floyd_warshall(steps, directed=False)).to(way)
+
+
 def _background(pieces: Superpixels, different: Tensor) -> Tensor:
     """How surely each piece belongs to a surface that runs out of the picture, `(n,)` 0..1."""
-    from scipy.sparse.csgraph import floyd_warshall
-
     at_border = pieces.border.sum(dim=1)
     on_border = at_border > 0
     # the border is one place: background that an object cuts in two stays one surface
@@ -152,10 +159,7 @@ def _background(pieces: Superpixels, different: Tensor) -> Tensor:
     # steps as small as the surfaces' own texture cost nothing
     free = likest.mean() if likest.numel() else 0.0
     way = torch.where(linked, (different - free).clamp_min(0.0), infinite).fill_diagonal_(0.0)
-    # masked: in a plain array the library takes a way of length 0 for no way
-    shortest = floyd_warshall(np.ma.masked_invalid(way.numpy()), directed=False)
-    way = torch.from_numpy(shortest).to(way)
-    same = torch.exp(-way.square() / (2.0 * _SAME_SURFACE**2))
+    same = torch.exp(-_shortest(way).square() / (2.0 * _SAME_SURFACE**2))
     length = (same @ at_border) / (same @ pieces.area).sqrt()
     return 1.0 - torch.exp(-length.square() / (2.0 * _BORDER_LENGTH**2))
 
