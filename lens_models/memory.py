@@ -103,4 +103,6 @@ def in_bands(
             )
             continue
         start = band.stop
+    if result is None:
+        raise ValueError(f"A picture of {height} rows cannot be blurred.")
     return result

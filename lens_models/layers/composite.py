@@ -64,6 +64,8 @@ def composite(
         work = partial(_laid_over, result, layer, radius, shape, engine, reach, report)
         bytes_per_px = _HELD_PER_PIXEL * radius.shape[0] * radius.element_size()
         result = blur_in_bands(work, radius, reach, shape, bytes_per_px, memory_bytes, inputs)
+    if result is None:
+        raise ValueError("There are 0 layers: composite needs at least 1.")
     return result
 
 

@@ -21,6 +21,7 @@ class Background(Protocol):
 
     def __call__(self, values: Tensor, weight: Tensor) -> Tensor:
         """values `(B, C, H, W)`, weight `(B, 1, H, W)` 0..1 = how far each pixel is known; filled values."""
+        ...
 
 
 def push_pull(values: Tensor, weight: Tensor, on_progress: Progress | None = None) -> Tensor:

@@ -101,11 +101,11 @@ class _Split:
             self.given = None if subject is None else self._set_apart(subject)
             self.count = int(self.label.max()) + 1
             self.edge = edges(self.nearness)
-            encoded = torch.empty_like(radiance[0, :3])
+            encoded, matting = torch.empty_like(radiance[0, :3]), self._part(_CUTTING, _MATTING, 0)
             for band, *_ in bands_of(len(self.nearness)):
                 encoded[:, band] = linear_to_srgb(radiance[0, :3, band].clamp(0.0, 1.0))
-                if on_progress is not None:
-                    self._part(_CUTTING, _MATTING, 0)(0, 1)
+                if matting is not None:
+                    matting(0, 1)
             self.mattes, self.bands = [], []
             for layer in range(self.count):
                 matte, band = self._matte(layer, encoded)
@@ -181,8 +181,8 @@ class _Split:
             # not by way of 1/d where the depth is known: the gradient of sky would be 0 · inf
             hidden = 1.0 / filled[:, -1].clamp_min(1e-9)
             depth.append(torch.where(known, self.depth_m, hidden))
-            plate = behind and isinstance(background, Tensor)
-            colour = background.to(self.radiance) if plate else filled[:, :-1]
+            plate = background if behind and isinstance(background, Tensor) else None
+            colour = filled[:, :-1] if plate is None else plate.to(self.radiance)
             radiance.append(torch.where(known & ~in_band, self.radiance, colour))
             alpha.append(self._coverage(layer, own, nearer, seam))
             # by now it is in `alpha`: a large picture has no room for both
@@ -230,26 +230,27 @@ class _Split:
         """
         index = band.flatten().nonzero()[:, 0]
         picture = self.radiance.flatten(2)[..., index]
-        colours = [None] * layer + [colour.flatten(2)[..., index] for colour in radiance[layer:]]
-        covers = [None] * layer + [cover.view(-1)[index] for cover in alpha[layer:]]
-        a, own = covers[layer], colours[layer]
-        under = _over(colours[layer + 1 :], covers[layer + 1 :])
+        # this layer first, then those behind it
+        colours = [colour.flatten(2)[..., index] for colour in radiance[layer:]]
+        covers = [cover.view(-1)[index] for cover in alpha[layer:]]
+        a, own = covers[0], colours[0]
+        under = _over(colours[1:], covers[1:])
         # the least change of both colours that gives the pixel
         missing = (picture - a * own - (1.0 - a) * under) / (a * a + (1.0 - a) ** 2)
         own = (own + a * missing).clamp_min(0.0)
         rest = ((picture - a * own) / (1.0 - a).clamp_min(1e-3)).clamp_min(0.0)
-        shows = torch.full_like(index, self.count - 1)
-        for behind in range(self.count - 2, layer, -1):
+        shows = torch.full_like(index, len(covers) - 1)
+        for behind in range(len(covers) - 2, 0, -1):
             shows = torch.where(covers[behind] > 0.5, behind, shows)
-        for behind in range(layer + 1, self.count):
+        for behind in range(1, len(covers)):
             here = (a < 0.999) & (shows == behind)
             colours[behind] = torch.where(here, rest, colours[behind])
         # where that would have needed light below black, the nearer colour gives way
-        under = _over(colours[layer + 1 :], covers[layer + 1 :])
+        under = _over(colours[1:], covers[1:])
         exact = ((picture - (1.0 - a) * under) / a.clamp_min(0.05)).clamp_min(0.0)
-        colours[layer] = torch.where(a > 0.05, exact, own)
-        for number in range(layer, self.count):
-            radiance[number].flatten(2).index_copy_(2, index, colours[number])
+        colours[0] = torch.where(a > 0.05, exact, own)
+        for plane, colour in zip(radiance[layer:], colours, strict=True):
+            plane.flatten(2).index_copy_(2, index, colour)
 
 
 def _over(radiance: list[Tensor], alpha: list[Tensor]) -> Tensor:
