@@ -1,11 +1,17 @@
-"""Which depth networks there are: files and folders on this machine, and published ones to download."""
+"""Which depth networks there are: files and folders on this machine, and published ones to download.
+
+huggingface_hub is not used: as of 2.4 it removes what arrived when a download is interrupted or fails, so that
+gigabytes would start anew; nor does it fetch from elsewhere, as training needs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import logging
 import os
+import re
 import shutil
 import ssl
 import time
@@ -175,20 +181,19 @@ def download(
 
 def _fetch(published: Published, part: Path, on_progress: Callable[[int, int], None], by_hand: str) -> None:
     """Continue `part` until it is whole. OSErrors are the disk's; the network's become DownloadError."""
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_certificates()))
-    reason, tries = "", _TRIES
+    certificates, reason, tries = _certificates(), "", _TRIES
     while tries:
         tries -= 1
-        have = part.stat().st_size if part.exists() else 0
+        have = _size(part)
         request = urllib.request.Request(published.url, headers={"Accept-Encoding": "identity"})
         if have:
             request.add_header("Range", f"bytes={have}-")
         try:
-            answer = opener.open(request, timeout=_PATIENCE_S)
+            answer = urllib.request.urlopen(request, timeout=_PATIENCE_S, context=certificates)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416 and have:  # nothing after what is here: whole, or of another file
-                    if _total(error, 0) == have and _is_size(have, published):
+                    if _span(error)[1] == have and _is_size(have, published):
                         return
                     part.unlink()
             reason = f"it answered {error.code} {error.reason}"
@@ -198,29 +203,32 @@ def _fetch(published: Published, part: Path, on_progress: Callable[[int, int], N
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
         else:
             with answer:
-                continued = answer.status == 206 and _starts_at(answer) == have
-                total = _total(answer, have if continued else 0)
+                here, total = _span(answer)
+                if answer.status != 206 or here != have:
+                    here = 0
                 if not _is_size(total, published):
                     raise DownloadError(
                         f"{published.url} offers {megabytes(total)}, but the published file has "
                         f"{megabytes(published.size)}: it is another file. {by_hand}"
                     )
-                here = have if continued else 0
-                _check_room(part, total - here, by_hand)
+                free = shutil.disk_usage(part.parent).free
+                if free < total - here:
+                    raise DownloadError(
+                        f"{part.parent} has room for {megabytes(free)}, and {megabytes(total - here)} are to "
+                        f"come. {by_hand}"
+                    )
                 reason = _receive(answer, part, here, total, on_progress)
-            here_now = part.stat().st_size
-            if here_now == total:
+            if _size(part) == total:
                 return
-            if here_now > total:
+            if _size(part) > total:
                 part.unlink()
-            elif here_now > here:
+            elif _size(part) > here:
                 tries = max(tries, 1)  # it goes on, if slowly
-            reason = reason or "the connection ended"
         if tries:
             time.sleep(_PAUSE_S)
-    have = part.stat().st_size if part.exists() else 0
-    kept = f" {megabytes(have)} are here already, and the next run goes on from there." if have else ""
-    raise DownloadError(f"{published.url} could not be read: {reason}.{kept} {by_hand}")
+    have = _size(part)
+    rest = f" {megabytes(have)} are here already, and the next run goes on from there." if have else ""
+    raise DownloadError(f"{published.url} could not be read: {reason}.{rest} {by_hand}")
 
 
 def _receive(
@@ -230,7 +238,7 @@ def _receive(
     total: int,
     on_progress: Callable[[int, int], None],
 ) -> str:
-    """Append the body to `part`; returns why it ended early, or an empty text."""
+    """Append the body to `part`, of which `here` bytes stay; returns why it ended."""
     with part.open("r+b" if here else "wb") as file:
         file.seek(here)
         file.truncate()
@@ -241,44 +249,31 @@ def _receive(
             except (OSError, http.client.HTTPException) as error:
                 return str(error) or type(error).__name__
             if not block:
-                return ""
+                return "the connection ended"
             file.write(block)
             here += len(block)
 
 
-def _starts_at(answer: http.client.HTTPResponse) -> int:
-    """First byte of a partial answer; -1 where it does not say."""
-    span = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(span) if span.isdigit() else -1
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
-def _total(answer: http.client.HTTPResponse | urllib.error.HTTPError, before: int) -> int:
-    """Bytes of the whole file; 0 where the server does not say."""
-    whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    if whole.isdigit():
-        return int(whole)
+def _span(answer: http.client.HTTPResponse | urllib.error.HTTPError) -> tuple[int, int]:
+    """First byte of an answer, and bytes of the whole file; 0 where the server does not say."""
+    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", ""))
     length = answer.headers.get("Content-Length", "")
-    return before + int(length) if length.isdigit() else 0
+    return (int(span[1] or 0), int(span[2])) if span else (0, int(length) if length.isdigit() else 0)
 
 
 def _is_size(count: int, published: Published) -> bool:
     return abs(count - published.size) <= _SIZE_TOLERANCE * published.size
 
 
-def _check_room(part: Path, needed: int, by_hand: str) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if free < needed:
-        raise DownloadError(
-            f"{part.parent} has room for {megabytes(free)}, and {megabytes(needed)} are to come. {by_hand}"
-        )
-
-
 def _certificates() -> ssl.SSLContext:
     """What the system trusts, and certifi's list, because some Pythons find no list of the system."""
     context = ssl.create_default_context()
-    try:
+    with contextlib.suppress(ImportError):
         import certifi
-    except ImportError:
-        return context
-    context.load_verify_locations(certifi.where())
+
+        context.load_verify_locations(certifi.where())
     return context
