@@ -26,6 +26,7 @@ NEAREST_DEPTH_M = 0.01
 STEEPEST_DEG = 85.0
 
 Scalar = float | Tensor
+_Number = TypeVar("_Number", float, Tensor)
 _Self = TypeVar("_Self", bound="_Batch")
 
 
@@ -68,7 +69,7 @@ def broadcast_batch(**sizes: int) -> int:
     return common
 
 
-def focal_px(focal_mm: Scalar, sensor_mm: Scalar, width_px: int) -> Scalar:
+def focal_px(focal_mm: _Number, sensor_mm: _Number, width_px: float) -> _Number:
     """Focal length in px of a picture whose `width_px` span `sensor_mm`."""
     return focal_mm * (width_px / sensor_mm)
 
@@ -94,7 +95,7 @@ def assumed_fx_px(width_px: int, focal_mm: float = ASSUMED_WIDE_FOCAL_MM) -> flo
     >>> assumed_fx_px(720)
     700.0
     """
-    return focal_mm * (width_px / ASSUMED_SENSOR_MM)
+    return focal_px(focal_mm, ASSUMED_SENSOR_MM, width_px)
 
 
 def view_degrees(fx_px: float, width_px: int) -> float:
@@ -106,6 +107,7 @@ def view_degrees(fx_px: float, width_px: int) -> float:
     return math.degrees(2.0 * math.atan(width_px / (2.0 * fx_px)))
 
 
+@dataclass(frozen=True, eq=False)
 class _Batch:
     """What a sweep and a rack focus share: fields that are one value or `(B,)` tensors."""
 

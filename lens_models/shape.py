@@ -187,9 +187,9 @@ def drawing(shape: ApertureShape, cut: tuple[float, float] = (0.0, 0.0)) -> np.n
     It spans -1..1 in both axes. cut: shift of the cat's eye circle, in radii of the opening.
     """
     turned = shape.rotation_deg % 360.0 != 0.0
-    if shape.kind == "picture" and not turned and cut == (0.0, 0.0):
+    values = shape.picture.values if shape.kind == "picture" and shape.picture is not None else None
+    if values is not None and not turned and cut == (0.0, 0.0):
         # the picture itself, so that nothing is resampled twice
-        values = shape.picture.values
         side = max(values.shape)
         top, left = ((side - length) // 2 for length in values.shape)
         result = np.zeros((side, side))
@@ -204,8 +204,9 @@ def drawing(shape: ApertureShape, cut: tuple[float, float] = (0.0, 0.0)) -> np.n
         def covered(inside: np.ndarray) -> np.ndarray:
             return np.clip(inside * side / 2.0 + 0.5, 0.0, 1.0)
 
-        if shape.kind == "picture":
-            result = _sampled(shape.picture.values, *np.broadcast_arrays(x, y), shape.rotation_deg)
+        if values is not None:
+            x_grid, y_grid = np.broadcast_arrays(x, y)
+            result = _sampled(values, x_grid, y_grid, shape.rotation_deg)
         else:
             outline = _outline(shape, x, y)
             result = covered(outline - distance)

@@ -191,17 +191,17 @@ def test_parts_missing_or_too_many():
     lost = dict(state)
     del lost["module.decoder.pre_1_4.weight"]
     with pytest.raises(
-        ValueError, match=r"381 tensors were expected and 380 found.*decoder\.pre_1_4\.weight"
+        ValueError, match=r"expected 381 tensors and found 380.*missing: decoder\.pre_1_4\.weight"
     ):
         load_vst(lost)
     no_position = dict(state)
     del no_position["module.rgb_backbone.pos_embed"]
     with pytest.raises(ValueError, match=r"incomplete.*pos_embed"):
         load_vst(no_position)
-    with pytest.raises(ValueError, match=r"1 are unknown such as decoder\.extra"):
+    with pytest.raises(ValueError, match=r"1 tensor is not expected: decoder\.extra"):
         load_vst({**state, "module.decoder.extra": torch.zeros(1)})
     reshaped = {**state, "module.decoder.pre_1_4.weight": torch.zeros(1, 60)}
-    with pytest.raises(ValueError, match=r"pre_1_4\.weight is \(1, 60\).*needs \(1, 64\)"):
+    with pytest.raises(ValueError, match=r"pre_1_4\.weight should be \(1, 64\) and is \(1, 60\)"):
         load_vst(reshaped)
 
 

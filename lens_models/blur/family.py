@@ -128,7 +128,7 @@ class Zone:
 
     def weight(self, rows: slice, columns: slice) -> Tensor | None:
         """`(h, w)` in a window; None for 1 everywhere."""
-        if self.by_row is None:
+        if self.by_row is None or self.by_column is None:
             return None
         return self.by_row[rows, None] * self.by_column[None, columns]
 

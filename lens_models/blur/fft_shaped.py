@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..shape import ApertureShape
-from .family import Zone, orientations, zones
-from .plan import Plan, kept
+from .family import Family, orientations, zones
+from .plan import Plan, cached
 
 
 class ShapedPlan(Plan):
@@ -18,7 +20,7 @@ class ShapedPlan(Plan):
 
     def __init__(self, radius_px: Tensor, shape: ApertureShape, wants_slope: bool, margin: int) -> None:
         self.radius = radius_px
-        self.zones = zones(shape, *radius_px.shape[-2:], margin, radius_px)
+        self.zones = zones(shape, radius_px.shape[-2], radius_px.shape[-1], margin, radius_px)
         largest = float(radius_px.abs().max())
         self.counts = [zone.family.levels_for(largest) for zone in self.zones]
         tops = zip(self.zones, self.counts, strict=True)
@@ -68,11 +70,11 @@ class ShapedPlan(Plan):
             self.terms.append(term)
         return self._numbers[term]
 
-    def _family(self, k: int) -> tuple[Zone, bool, int]:
+    def _family(self, k: int) -> tuple[Family, bool, int]:
         zone, mirrored, level = self.terms[k]
         return self.zones[zone].family, mirrored, level
 
-    def term_reach(self, used) -> int:
+    def term_reach(self, used: Sequence[int]) -> int:
         reaches = [self.zones[zone].family.reach(level) for zone, _, level in (self.terms[k] for k in used)]
         return max(reaches, default=0)
 
@@ -84,7 +86,7 @@ class ShapedPlan(Plan):
                 yield weight, level, lo, t, number
 
     def hat(self, k: int, index: int, rows: slice, columns: slice) -> Tensor:
-        total = 0.0
+        total = torch.zeros_like(self.radius[index, rows, columns])
         for weight, level, lo, t, _ in self._of_term(k, index, rows, columns):
             share = torch.where(lo == level, 1.0 - t, 0.0) + torch.where(lo == level - 1, t, 0.0)
             total = total + weight * share
@@ -92,7 +94,8 @@ class ShapedPlan(Plan):
 
     def slope(self, k: int, index: int, rows: slice, columns: slice) -> Tensor:
         """d hat / d radius: zones have second moments of their own, so this is not by t."""
-        radius, total = self.radius[index, rows, columns], 0.0
+        radius = self.radius[index, rows, columns]
+        total = torch.zeros_like(radius)
         for weight, level, lo, _, number in self._of_term(k, index, rows, columns):
             variance = torch.as_tensor(
                 self.zones[number].family.variance, dtype=radius.dtype, device=radius.device
@@ -119,5 +122,5 @@ class ShapedPlan(Plan):
                 return result.real.to(device=like.device, dtype=like.dtype).contiguous()
             return result.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.complex64))
 
-        result = kept((family, level, length, like.dtype, like.device), make)
+        result = cached((family, level, length, like.dtype, like.device), make)
         return result.conj() if mirrored != transposed and not family.symmetric else result

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import numba
 import numpy as np
@@ -62,6 +63,23 @@ def _rows_of_levels(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return half, first, np.concatenate(taps).astype(np.float32), (1.0 / levels.total).astype(np.float32)
 
 
+def compiled(module: str, **how: bool) -> Callable[[Callable], Callable]:
+    """numba's compiler, for a kernel that calls its module `module`.
+
+    The cache on disk loads a kernel's module by name, and ComfyUI names a module after the pack's folder:
+    under a name of its own the cache also serves a renamed folder, and tests and ComfyUI alike.
+    """
+
+    def decorate(kernel: Callable) -> Callable:
+        kernel.__module__ = module
+        sys.modules.setdefault(module, ModuleType(module))
+        options: dict[str, Any] = {"fastmath": True, "boundscheck": False, **how}
+        return numba.njit(**options)(kernel)
+
+    return decorate
+
+
+@compiled("fine_defocus_blur_numba_gather", parallel=True, cache=True)
 def _gather_band(padded, prefix, reach, radius, variance, half, first, taps, scale, first_row, out):
     """Rows first_row.. of one picture.
 
@@ -136,18 +154,12 @@ def _gather_band(padded, prefix, reach, radius, variance, half, first, taps, sca
         out[:, row, x0 : x0 + here] = total[:, :here]
 
 
-# numba's cache on disk loads a kernel's module by name, and ComfyUI names this module after the pack's
-# folder: under a name of its own the cache also serves a renamed folder, and tests and ComfyUI alike
-_gather_band.__module__ = "fine_defocus_blur_numba_gather"
-sys.modules.setdefault(_gather_band.__module__, ModuleType(_gather_band.__module__))
-_gather_band = numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)(_gather_band)
-
-
 @contextmanager
 def _as_many_threads_as_torch() -> Iterator[None]:
     """numba's OpenMP hands its number of threads on to torch: when it starts, all of the machine's."""
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    most = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue] - filled in at run time
+    numba.set_num_threads(min(threads, most))
     try:
         yield
     finally:

@@ -10,11 +10,8 @@ band is done before the others. So each sum has one order, whatever the number o
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,7 +19,7 @@ from numba import prange
 from torch import Tensor
 
 from .. import disc
-from .numba_gather import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken
+from .numba_gather import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken, compiled
 
 Progress = Callable[[int, int], None]
 
@@ -44,15 +41,7 @@ _STRIP_PX = 128
 _TURN_FROM = 16.0
 
 
-def _compiled(**how: bool) -> Callable:
-    """Under a module name of its own for numba's cache on disk, as in `numba_gather.py`."""
-
-    def decorate(kernel: Callable) -> Callable:
-        kernel.__module__ = "fine_defocus_blur_numba_scatter"
-        sys.modules.setdefault(kernel.__module__, ModuleType(kernel.__module__))
-        return numba.njit(fastmath=True, boundscheck=False, **how)(kernel)
-
-    return decorate
+_compiled = functools.partial(compiled, "fine_defocus_blur_numba_scatter")
 
 
 @_compiled(parallel=True, cache=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,16 +29,16 @@ def fft_length(least: int) -> int:
         length += 16
 
 
-def kept(key: tuple, make: Callable[[], Tensor]) -> Tensor:
-    """What `make` returned for this key before, or now."""
+def cached(key: tuple, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns, remembered by the key."""
     if key in _transforms:
         _transforms.move_to_end(key)
         return _transforms[key]
     result = _transforms[key] = make()
-    held = sum(t.numel() * t.element_size() for t in _transforms.values())
-    while held > _TRANSFORM_BYTES and len(_transforms) > 1:
+    total = sum(t.numel() * t.element_size() for t in _transforms.values())
+    while total > _TRANSFORM_BYTES and len(_transforms) > 1:
         _, oldest = _transforms.popitem(last=False)
-        held -= oldest.numel() * oldest.element_size()
+        total -= oldest.numel() * oldest.element_size()
     return result
 
 
@@ -78,7 +78,8 @@ class Plan(ABC):
 
     def _lay_tiles(self, radius_px: Tensor, reach: int) -> None:
         """Tiles for kernels that reach so far."""
-        batch, *self.size = radius_px.shape
+        batch, height, width = radius_px.shape
+        self.size = height, width
         self.edge = tile_px(reach, radius_px.device)
         self.shape = (batch, *(-(-side // self.edge) for side in self.size))
 
@@ -106,7 +107,7 @@ class Plan(ABC):
         return halo, place_rows, place_columns, (fft_length(height), fft_length(width))
 
     @abstractmethod
-    def term_reach(self, used: list[int]) -> int:
+    def term_reach(self, used: Sequence[int]) -> int:
         """Largest offset that any of these terms touches, px."""
 
     @abstractmethod
@@ -148,7 +149,7 @@ class DiscPlan(Plan):
         self.used = [tile.nonzero().flatten().tolist() for tile in used.cpu()]
         self.reach = self.term_reach([max(tile[-1] for tile in self.used)])
 
-    def term_reach(self, used: list[int]) -> int:
+    def term_reach(self, used: Sequence[int]) -> int:
         return disc.reach_px(float(self.levels.size[used[-1]]))
 
     def hat(self, k: int, index: int, rows: slice, columns: slice) -> Tensor:
@@ -166,4 +167,4 @@ class DiscPlan(Plan):
 
     def transform(self, k: int, length: tuple[int, int], like: Tensor, transposed: bool) -> Tensor:
         level = float(self.levels.size[k])
-        return kept((level, length, like.dtype, like.device), lambda: _disc_transform(level, length, like))
+        return cached((level, length, like.dtype, like.device), lambda: _disc_transform(level, length, like))

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import disc
 from ..shape import ApertureShape
 from .family import Family, orientations, zones
+from .torch_stack import reach_px
 
 
 def _taps(radius_px: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -65,14 +66,10 @@ def _shape_taps(radius_px: Tensor, shape: ApertureShape, margin: int) -> Iterato
 
 def _all_taps(radius_px: Tensor, shape: ApertureShape | None, margin: int) -> tuple[int, Iterator]:
     """(reach, taps)"""
+    reach = reach_px(radius_px, shape, margin)
     if shape is not None and not shape.is_disc:
-        height, width = radius_px.shape[-2:]
-        largest = float(radius_px.detach().abs().max())
-        families = [zone.family for zone in zones(shape, height, width, margin, radius_px)]
-        reach = max(family.reach(family.levels_for(largest) - 1) for family in families)
         return reach, _shape_taps(radius_px, shape, margin)
-    radius_px = radius_px if shape is None else radius_px.abs()
-    return disc.levels_for(float(radius_px.detach().max())).reach_px, _taps(radius_px)
+    return reach, _taps(radius_px if shape is None else radius_px.abs())
 
 
 def gather(image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = None) -> Tensor:

@@ -54,7 +54,7 @@ def _collect(
             slice(halo, halo + rows.stop - rows.start),
             slice(halo, halo + columns.stop - columns.start),
         )
-        spectrum = None if union == [0] else torch.fft.rfft2(source, s=length)
+        spectrum = source if union == [0] else torch.fft.rfft2(source, s=length)
         for k in union:
             blurred = source[inside]
             if k > 0:
@@ -191,12 +191,13 @@ def scatter(
     return spread[..., plan.reach : plan.reach + height, plan.reach : plan.reach + width]
 
 
-def reach_px(radius_px: Tensor, shape: ApertureShape | None = None) -> int:
+def reach_px(radius_px: Tensor, shape: ApertureShape | None = None, margin_px: int = 0) -> int:
     """How far light spreads at most, px: the padding a picture needs before `scatter`."""
     largest = float(radius_px.detach().abs().max())
     if shape is None or shape.is_disc:
         return disc.levels_for(largest).reach_px
-    families = [zone.family for zone in zones(shape, *radius_px.shape[-2:], 0, radius_px)]
+    height, width = radius_px.shape[-2:]
+    families = [zone.family for zone in zones(shape, height, width, margin_px, radius_px)]
     return max(family.reach(family.levels_for(largest) - 1) for family in families)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ def _discs(radius_px: Tensor) -> _Discs:
         size[lo], size[lo + 1], (1.0 - t) * total[lo], t * total[lo + 1], -total[lo], total[lo + 1],
         0.5 * radius_px / (variance[lo + 1] - variance[lo]),
     )  # fmt: skip
-    return _Discs(*(part.contiguous() for part in parts), levels.reach_px)
+    return _Discs(*(part.contiguous() for part in parts), pad=levels.reach_px)
 
 
 def _largest(levels: Tensor, around_px: int = 0) -> Tensor:
@@ -95,7 +95,8 @@ def _collected(
     shape = (batch, height, width) if other is not None else (batch, channels, height, width)
     out = padded.new_empty(shape)
     sums = _running_sums(padded) if runs else (padded, padded)
-    collect[_grid(height, width, batch)](
+    kernel: Any = collect[_grid(height, width, batch)]  # its stated type lacks the launch options
+    kernel(
         padded, *sums, *discs, _largest(touched), out if other is None else other, out,
         height, width, pad, int(len(padded) == batch),
         CHANNELS=channels, PLANES=_planes(channels), DOT=other is not None, RUNS=runs,
@@ -111,7 +112,8 @@ def _spread(image: Tensor, discs: tuple[Tensor, ...], touched: Tensor, pad: int)
     out = image.new_empty(batch, channels, high, wide)
     lo, _, a, b = discs
     sums = _running_sums(image * (a + b)[:, None]) if runs else (image, image)
-    spread[_grid(high, wide, batch)](
+    kernel: Any = spread[_grid(high, wide, batch)]
+    kernel(
         image, *sums, *discs, _largest(touched, pad), -_largest(-lo, pad), out, height, width, pad,
         CHANNELS=channels, PLANES=_planes(channels), RUNS=runs,
         TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,

@@ -1,7 +1,7 @@
 """Which depth networks there are: files and folders on this machine, and published ones to download.
 
-huggingface_hub is not used: as of 2.4 it removes what arrived when a download is interrupted or fails, so that
-gigabytes would start anew; nor does it fetch from elsewhere, as training needs.
+huggingface_hub is not used: as of 2.4 it removes what arrived when a download is interrupted or fails, so
+that gigabytes would start anew; nor does it fetch from elsewhere, as training needs.
 """
 
 from __future__ import annotations

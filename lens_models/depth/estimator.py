@@ -17,6 +17,7 @@ from .metric3d.network import Metric3Dv2, load_metric3d
 from .metric3d.preprocess import AUTO, Letterbox, guided_upsampled, opaque
 from .normals import normals_from_depth
 
+DepthNetwork = Metric3Dv2 | MetricModel
 #: Bytes that a network needs per pixel it sees and channel of its transformer, and that the maps need per
 #: pixel of the picture: twice what was measured in float32.
 _BYTES_PER_CHANNEL, _BYTES_PER_PIXEL, _BYTES_GUIDED = 4, 160, 480
@@ -40,7 +41,7 @@ class Measured:
     fx_px: Tensor | None = None
 
 
-def load_network(path: str | Path) -> nn.Module:
+def load_network(path: str | Path) -> DepthNetwork:
     """A depth network from a file (Metric3Dv2) or a transformers folder, on the CPU.
 
     Raises ValueError, FileNotFoundError or ImportError with a sentence for the artist.
@@ -54,7 +55,7 @@ def is_network(value: object) -> bool:
     return isinstance(value, (Metric3Dv2, MetricModel))
 
 
-def title(network: nn.Module) -> str:
+def title(network: DepthNetwork) -> str:
     """What a network is called, with its size, such as "Metric3Dv2 ViT-L, 412 M weights"."""
     if isinstance(network, MetricModel):
         name = KINDS[network.kind]
@@ -65,17 +66,17 @@ def title(network: nn.Module) -> str:
     return f"{name}, {sum(p.numel() for p in network.parameters()) / 1e6:,.3g} M weights"
 
 
-def uses_focal_length(network: nn.Module) -> bool:
+def uses_focal_length(network: DepthNetwork) -> bool:
     """Whether the distances follow from the focal length of the camera that took the picture."""
     return not isinstance(network, MetricModel) or network.uses_focal_length
 
 
-def tells_focal_length(network: nn.Module) -> bool:
+def tells_focal_length(network: DepthNetwork) -> bool:
     """Whether the network finds the focal length when none is given."""
     return isinstance(network, MetricModel) and network.tells_focal_length
 
 
-def good_precisions(network: nn.Module) -> tuple[torch.dtype, ...]:
+def good_precisions(network: DepthNetwork) -> tuple[torch.dtype, ...]:
     """Precisions that leave the distances smooth, best first.
 
     The transformers networks end in the precision they run in: bfloat16 would leave 256 distances per octave,
@@ -86,12 +87,14 @@ def good_precisions(network: nn.Module) -> tuple[torch.dtype, ...]:
     return (torch.float32,) if network.kind == "zoedepth" else (torch.float16, torch.float32)
 
 
-def half_precision_part(network: nn.Module) -> nn.Module:
+def half_precision_part(network: DepthNetwork) -> nn.Module:
     """The part that does most of the work and may run in half precision without coarser distances."""
     return network if isinstance(network, MetricModel) else network.encoder
 
 
-def working_bytes(network: nn.Module, height: int, width: int, canvas: str, *, guided: bool = False) -> int:
+def working_bytes(
+    network: DepthNetwork, height: int, width: int, canvas: str, *, guided: bool = False
+) -> int:
     """Memory beyond the weights that measuring one picture needs at most, about, in float32."""
     if isinstance(network, MetricModel):
         seen, channels = network.seen_pixels(height, width), network.width
@@ -103,7 +106,7 @@ def working_bytes(network: nn.Module, height: int, width: int, canvas: str, *, g
 
 
 def measure(
-    network: nn.Module,
+    network: DepthNetwork,
     srgb: Tensor,
     fx_px: Tensor | None,
     *,
@@ -122,7 +125,11 @@ def measure(
     Raises ValueError for a picture, focal length or canvas that cannot be used.
     """
     if not isinstance(network, MetricModel):
+        if fx_px is None:
+            raise ValueError("Metric3Dv2 needs the focal length of the picture.")
         found = network.estimate_maps(srgb, fx_px, canvas=canvas, sky_m=sky_m, guided=guided)
+        assert found.confidence is not None  # asked for
+        assert found.normal is not None
         return Measured(found.depth_m, found.confidence.clamp(0.0, 1.0), found.normal)
     picture = opaque(srgb)
     height, width = picture.shape[-2:]

@@ -86,6 +86,8 @@ class MetricModel(nn.Module):
     The library's network is kept inside because ComfyUI writes attributes that it does not allow.
     """
 
+    network: Any
+
     def __init__(self, network: nn.Module, kind: str, preparation: Preparation) -> None:
         super().__init__()
         self.network, self.kind, self.preparation = network, kind, preparation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def most_salient_region(saliency: Tensor) -> Tensor:
     sums = F.adaptive_avg_pool2d((saliency * salient)[:, None], grid)[:, 0]
     chosen = torch.zeros_like(cells)
     for i, cell in enumerate(cells):
-        labels, count = ndimage.label(cell.cpu().numpy(), np.ones((3, 3)))
+        labels, count = cast(tuple[np.ndarray, int], ndimage.label(cell.cpu().numpy(), np.ones((3, 3))))
         if count:
             totals = ndimage.sum_labels(sums[i].cpu().numpy(), labels, range(1, count + 1))
             chosen[i] = torch.from_numpy(labels == totals.argmax() + 1)

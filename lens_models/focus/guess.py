@@ -117,15 +117,14 @@ def _saliency(pieces: Superpixels, *, has_depth: bool) -> Tensor:
     against = torch.exp(-apart.square() / (2.0 * _REACH**2)) * (background * pieces.area)
     against = against / against.sum(dim=1, keepdim=True).clamp_min(1e-6)
     contrast = _stretched((torch.cdist(colour, colour) * against).sum(dim=1), pieces.area)
+    nearness = torch.ones_like(contrast)
     if has_depth:
         near = pieces.features[:, 3]
+        nearness = near.mul(_DEPTH_UNIT).add(_FARTHEST).clamp_max(1.0)
         in_front = ((near[:, None] - near).clamp_min(0.0) * against).sum(dim=1)
         contrast = _stretched(_COLOUR_SHARE * contrast + _stretched(in_front, pieces.area), pieces.area)
     prior = torch.exp(-(pieces.position - 0.5).square().sum(dim=1) / (2.0 * _CENTRE**2))
-    if has_depth:
-        nearness = (_FARTHEST + near * _DEPTH_UNIT).clamp_max(1.0)
-        prior = prior * nearness
-    foreground = contrast * prior
+    foreground = contrast * (prior * nearness)
 
     # least squares: 1 where foreground, 0 where background, alike where neighbours are alike
     alike = torch.exp(-different.square() / (2.0 * _LIKENESS**2)) + 0.02
@@ -135,7 +134,7 @@ def _saliency(pieces: Superpixels, *, has_depth: bool) -> Tensor:
     step = ((_stretched(values, pieces.area) - _LOW) / (_HIGH - _LOW)).clamp(0.0, 1.0)
     step = step * step * (3.0 - 2.0 * step)
     # what is surely no background comes out as 1 above, however far it is
-    return step * nearness if has_depth else step
+    return step * nearness
 
 
 def _shortest(way: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
 from ..files import atomic
-from ..weights import Weights, read_weights
+from ..weights import Weights, load_strict, read_weights
 from .distance import measured, nothing_salient, weighted_mean_m
 from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
 
@@ -115,10 +115,10 @@ class FocusPredictor(nn.Module):
 
     def predict(self, srgb: Tensor, depth_m: Tensor) -> Prediction:
         """`forward` with its warnings: where nothing is salient the focus is on the nearest depth."""
-        focus, saliency, empty = self._predicted(srgb, depth_m)
-        return Prediction(focus, saliency, nothing_salient(empty, focus.distance_m))
+        focus, saliency, warnings = self._predicted(srgb, depth_m)
+        return Prediction(focus, saliency, warnings)
 
-    def _predicted(self, srgb: Tensor, depth_m: Tensor) -> tuple[Focus, Tensor, Tensor]:
+    def _predicted(self, srgb: Tensor, depth_m: Tensor) -> tuple[Focus, Tensor, tuple[str, ...]]:
         srgb, depth_m = self._checked(srgb, depth_m)
         height, width = depth_m.shape[-2:]
         seen = self.vst(*self.network_input(srgb, depth_m))
@@ -127,14 +127,14 @@ class FocusPredictor(nn.Module):
         distance, empty = weighted_mean_m(depth_m, saliency)
         weight, bias = (p.to(depth_m.dtype) for p in (self.scale_head.weight, self.scale_head.bias))
         scale = F.softplus(F.linear(seen[self.token.key].to(depth_m.dtype), weight, bias))[:, 0]
-        return Focus(distance, scale), saliency, empty
+        return Focus(distance, scale), saliency, nothing_salient(empty, distance)
 
     def network_input(self, srgb: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees: both `(B, 3, S, S)`, stretched to its square, ImageNet-normalised."""
         side = self.vst.config.image_px
         dtype = self.scale_head.weight.dtype
         grey = _resized(self._grey(depth_m)[:, None], side, side).expand(-1, 3, -1, -1)
-        return tuple(_imagenet(t).to(dtype) for t in (_resized(srgb, side, side), grey))
+        return _imagenet(_resized(srgb, side, side)).to(dtype), _imagenet(grey).to(dtype)
 
     def _grey(self, depth_m: Tensor) -> Tensor:
         """Depth stretched to 0..1 per picture, `(B, H, W)`."""
@@ -243,10 +243,8 @@ def _from_checkpoint(weights: Weights, heads: int | None) -> FocusPredictor:
         predictor = FocusPredictor(network, **settings)
     except TypeError as error:
         raise ValueError(f"{weights.name} has settings of another version: {error}.") from error
-    head = {key: weights.tensors.get(f"scale_head.{key}") for key in ("weight", "bias")}
-    width = network.config.width
-    if head["bias"] is None or head["weight"].shape != (1, width) or head["bias"].shape != (1,):
-        raise ValueError(f"{weights.name} has a scale head that does not fit a token of width {width}.")
-    predictor.scale_head.load_state_dict({key: value.float() for key, value in head.items()})
+    head = {key: value.float() for key, value in weights.tensors.items() if key.startswith("scale_head.")}
+    head = {key.removeprefix("scale_head."): value for key, value in head.items()}
+    load_strict(predictor.scale_head, head, f"The scale head of {weights.name}")
     predictor.notes, predictor.metadata = notes, metadata
     return predictor.eval()

@@ -10,9 +10,8 @@ from torch import Tensor
 from .rack import LINEAR, Keyframes, rack_focus_m
 
 _EXAMPLE = "write metres such as 1, 1.5, 3, inf"
-_PER_M = {"": 1.0, "m": 1.0, "cm": 100.0}
+_PER_M = {"cm": 100.0, "m": 1.0, "": 1.0}
 _SPACED_UNIT = re.compile(r"(?<=[\d.])\s+(c?m)\b", re.IGNORECASE)
-_ITEM = re.compile(r"(.*?)(c?m)?", re.IGNORECASE)
 
 
 def focus_steps_m(near_m: float, far_m: float, count: int) -> Tensor:
@@ -47,9 +46,10 @@ def parse_distances_m(text: str) -> list[float]:
 
 
 def _metres(item: str, place: int) -> float:
-    number, unit = _ITEM.fullmatch(item).groups()
+    unit = next(unit for unit in _PER_M if item.lower().endswith(unit))
+    number = item[: len(item) - len(unit)]
     try:
-        distance = math.inf if number == "∞" else float(number) / _PER_M[(unit or "").lower()]
+        distance = math.inf if number == "∞" else float(number) / _PER_M[unit]
     except ValueError:
         raise ValueError(f'"{item}" (item {place}) is not a distance: {_EXAMPLE}.') from None
     if not distance > 0:

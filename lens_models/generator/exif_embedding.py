@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..weights import read_part
+from ..weights import load_strict, read_part
 
 #: How the tensors are called in a file: in one of their own or among a generator's.
 PREFIX = "exif_embedding."
@@ -25,7 +25,6 @@ FORMAT = "fine-defocus exif-embedding 1"
 INPUTS = "log2(f_number), ln(focal_mm / 24)"
 REFERENCE_FOCAL_MM = 24.0
 _LONGEST_PERIOD = 10_000.0
-_KEYS = ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias")
 
 
 def sinusoid(value: Tensor, channels: int) -> Tensor:
@@ -80,7 +79,7 @@ def told_the_camera(
     def add(_module: nn.Module, _inputs: tuple, embedding: Tensor) -> Tensor:
         return embedding + rows(head(f_number, focal_mm), embedding.shape[0]).to(embedding)
 
-    handle = unet.time_embedding.register_forward_hook(add)
+    handle = unet.get_submodule("time_embedding").register_forward_hook(add)
     try:
         yield
     finally:
@@ -135,14 +134,10 @@ def load_exif_embedding(path: str | Path) -> ExifEmbedding | None:
 
 def exif_embedding_from(tensors: Mapping[str, Any], name: str) -> ExifEmbedding:
     """A head from its tensors by their names without prefix; sizes are taken from their shapes."""
-    missing = [key for key in _KEYS if key not in tensors]
-    if missing:
-        raise ValueError(f"The EXIF head of {name} is incomplete: it lacks {', '.join(missing)}.")
+    if "linear_1.weight" not in tensors:
+        raise ValueError(f"The EXIF head of {name} is incomplete: it has no linear_1.weight.")
     width, inputs = tensors["linear_1.weight"].shape
     head = ExifEmbedding(width, inputs // 2)
-    try:
-        head.load_state_dict({key: tensors[key].float() for key in _KEYS})
-    except RuntimeError as error:
-        shapes = ", ".join(f"{key} {tuple(tensors[key].shape)}" for key in _KEYS)
-        raise ValueError(f"The EXIF head of {name} does not fit together: {shapes}.") from error
+    own = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
+    load_strict(head, own, f"The EXIF head of {name}")
     return head.eval().requires_grad_(False)

@@ -76,7 +76,7 @@ class LPIPS(nn.Module):
                 f"LPIPS needs pictures of at least {SMALLEST_PX} × {SMALLEST_PX} px; these are "
                 f"{width} × {height} px."
             )
-        total: Tensor | float = 0.0
+        total = srgb.new_zeros(())
         for place, (a, b) in enumerate(zip(self.activations(srgb), self.activations(other), strict=True)):
             head = getattr(self, f"{_HEADS}{place}").model["1"]
             total = total + head((a - b).square()).mean(dim=(1, 2, 3))

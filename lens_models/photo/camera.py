@@ -106,7 +106,7 @@ def _summary(exif: PhotoExif, camera: Camera, distance_m: float, width_px: int, 
     exposure = f", {exposure_label(exif.exposure_s)}" if exif.exposure_s else ""
     where = f"\nSubject at {metres_label(distance_m)}" if distance_m else ""
     size = f"{width_px} × {height_px} px on {framed.sensor_mm:.3g} mm of sensor"
-    return f"{names}\n{f_label(camera.f_number)}, {camera.focal_mm:.4g} mm{exposure}; {size}{where}"
+    return f"{names}\n{f_label(float(camera.f_number))}, {camera.focal_mm:.4g} mm{exposure}; {size}{where}"
 
 
 def exposure_label(seconds: float) -> str:

@@ -219,7 +219,7 @@ def _parts(value: Any) -> tuple[float, float] | None:
             return None
     for names in (("numerator", "denominator"), ("num", "den")):
         if all(hasattr(value, name) for name in names):
-            return tuple(float(getattr(value, name)) for name in names)
+            return float(getattr(value, names[0])), float(getattr(value, names[1]))
     try:
         return float(value), 1.0
     except (TypeError, ValueError):

@@ -6,49 +6,19 @@ changes positions by 12 %; that is why it has a home here. Attribute names are t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import OUTPUTS, PATCH_PX
+from ...attention import FeedForward, SelfAttention
+from .config import OUTPUTS, PATCH_PX, Metric3DConfig
 from .precision import precise, recomputed
-
-if TYPE_CHECKING:
-    from .config import Metric3DConfig
 
 #: Patches per side of the 518 px pictures the positions were learned on.
 LEARNED_GRID = 37
 #: Added to the grid before its scale is taken; the positions were fine-tuned with this offset.
 _GRID_OFFSET = 0.1
 _NORM_EPS = 1e-6
-
-
-class Attention(nn.Module):
-    """Self-attention with the projection laid out as [query | key | value] × heads."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two layers with a GELU between, four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class SwiGLU(nn.Module):
@@ -82,10 +52,10 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, ffn: str) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
-        self.attn = Attention(dim, heads)
+        self.attn = SelfAttention(dim, heads, bias=True)
         self.ls1 = LayerScale(dim)
         self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
-        self.mlp = SwiGLU(dim) if ffn == "swiglu" else Mlp(dim)
+        self.mlp = SwiGLU(dim) if ffn == "swiglu" else FeedForward(dim, 4 * dim)
         self.ls2 = LayerScale(dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +117,7 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.cls_token.expand(batch, -1, -1), patches], dim=1) + self.positions(rows, columns)
         registers = self.register_tokens.expand(batch, -1, -1)
         x = torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
-        blocks = self.blocks[0]
+        blocks = list(self.blocks[0].children())
         taps = [len(blocks) * quarter // OUTPUTS for quarter in range(1, OUTPUTS + 1)]
         outputs = []
         for done, block in enumerate(blocks, start=1):

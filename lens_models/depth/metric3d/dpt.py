@@ -5,17 +5,14 @@ Attribute names are those of the Metric3Dv2 checkpoints.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import PATCH_PX
+from .config import PATCH_PX, Metric3DConfig
 from .refine import CELL_PX, conv3, resized
-
-if TYPE_CHECKING:
-    from .config import Metric3DConfig
 
 
 class ReadTokens(nn.Module):
@@ -35,6 +32,11 @@ class ReadTokens(nn.Module):
 
 class TokensToMaps(nn.Module):
     """Four token sets as maps with cells of 4 px, 7 px, 14 px and 14 px."""
+
+    read_0: Any
+    read_1: Any
+    read_2: Any
+    read_3: Any
 
     def __init__(self, config: Metric3DConfig) -> None:
         super().__init__()

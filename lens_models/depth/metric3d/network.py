@@ -24,7 +24,7 @@ from .dinov2 import VisionTransformer
 from .dpt import FuseMaps, TokensToMaps
 from .precision import precise, recomputed
 from .preprocess import CANONICAL_FAR, CANONICAL_NEAR, Estimate
-from .refine import ContextEncoder, Hidden, UpdateBlock, conv3, unit_normal
+from .refine import ContextEncoder, UpdateBlock, conv3, unit_normal
 
 #: Distances that the first guess mixes, evenly spaced in log depth over the network's range.
 _BINS = 256
@@ -80,13 +80,15 @@ class Decoder(nn.Module):
         x0, x1, x2, _ = maps
         # the context sees the two coarser maps rectified and the finest as it is
         levels = recomputed(recompute, self.context_feature_encoder, x0, F.relu(x1), F.relu(x2))
-        hidden: Hidden = tuple(h for h, _ in levels)
+        fine, middle, coarse = (h for h, _ in levels)
         context = tuple(
             conv(seen).chunk(3, dim=1) for conv, (_, seen) in zip(self.context_zqr_convs, levels, strict=True)
         )
         for _ in range(self.iterations):
-            *hidden, state = recomputed(recompute, self.update_block, *hidden, state, context)
-        state = self.update_block.spread(hidden[0], state)
+            fine, middle, coarse, state = recomputed(
+                recompute, self.update_block, fine, middle, coarse, state, context
+            )
+        state = self.update_block.spread(fine, state)
         return {
             "depth": _in_range(_STATE_UNIT * state[:, :1] + CANONICAL_FAR),
             "confidence": state[:, 1:2],

@@ -71,9 +71,13 @@ class ContextEncoder(nn.Module):
 
     def __init__(self, inputs: tuple[int, int, int], hidden: int) -> None:
         super().__init__()
-        for name, channels in zip(("outputs04", "outputs08", "outputs16"), inputs, strict=True):
-            heads = [nn.Sequential(ResidualBlock(channels, hidden), conv3(hidden, hidden)) for _ in range(2)]
-            self.add_module(name, nn.ModuleList(heads))
+
+        def heads(channels: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Sequential(ResidualBlock(channels, hidden), conv3(hidden, hidden)) for _ in range(2)
+            )
+
+        self.outputs04, self.outputs08, self.outputs16 = map(heads, inputs)
 
     def forward(self, *maps: Tensor) -> list[tuple[Tensor, Tensor]]:
         levels = zip((self.outputs04, self.outputs08, self.outputs16), maps, strict=True)

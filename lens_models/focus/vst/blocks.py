@@ -6,44 +6,14 @@ Attribute names are those of the published checkpoint, so that a user's file fit
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ...attention import FeedForward, SelfAttention
 
 
 def two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Linear, GELU, Linear; the weights are keys 0 and 2."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-
-
-class FeedForward(nn.Module):
-    """Linear, GELU, Linear on tokens `(B, N, width)`, back to the same width."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention of `(B, N, D)` tokens, the width cut into heads, scale (D/heads)^-0.5."""
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
-class SelfAttention(nn.Module):
-    """Attention of tokens `(B, N, width)` among themselves; q, k and v have no bias."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(attend(*self.qkv(x).chunk(3, dim=-1), self.heads))
 
 
 class Block(nn.Module):
@@ -52,7 +22,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = SelfAttention(width, heads)
+        self.attn = SelfAttention(width, heads, bias=False)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = FeedForward(width, hidden)
 

@@ -175,10 +175,6 @@ class UpLast(nn.Module):
         return _fold(self.project(patches), grid, 7, 4, 2)
 
 
-def _map(logits: Tensor, grid: int) -> Tensor:
-    return logits.transpose(1, 2).unflatten(-1, (grid, grid))
-
-
 class Decoder(nn.Module):
     """Saliency and contour logits at four scales. `grid` is the side of the 1/16 token grid."""
 
@@ -202,22 +198,25 @@ class Decoder(nn.Module):
         self, saliency: Tensor, contour: Tensor, tasks: Tasks, eighth: Tensor, quarter: Tensor
     ) -> dict[str, Tensor]:
         """saliency, contour: gated patches at 1/16; eighth, quarter: the picture encoder's tokens."""
+        part, out = self.get_submodule, {}
+
+        def add(scale: str, side: int, saliency: Tensor, contour: Tensor) -> None:
+            for name, suffix, tokens in (("saliency", "", saliency), ("contour", "_c", contour)):
+                logits = part(f"pre_{scale}{suffix}")(tokens)
+                out[f"{name}_{scale}"] = logits.transpose(1, 2).unflatten(-1, (side, side))
+
         g16, g8, g4, g1 = (self.grid * k for k in (1, 2, 4, 16))
-        out = {
-            "saliency_1_16": _map(self.pre_1_16(self.mlp(self.norm(saliency))), g16),
-            "contour_1_16": _map(self.pre_1_16_c(self.mlp_c(self.norm_c(contour))), g16),
-            "token_1_16": tasks.saliency_token[:, 0],
-        }
+        narrowed = (
+            part(f"mlp{suffix}")(part(f"norm{suffix}")(tokens))
+            for suffix, tokens in (("", saliency), ("_c", contour))
+        )
+        add("1_16", g16, *narrowed)
+        out["token_1_16"] = tasks.saliency_token[:, 0]
         saliency, contour, tasks = self.token_pre_1_8(self.decoder1(tasks.patches, eighth, g8), tasks)
-        out["saliency_1_8"] = _map(self.pre_1_8(saliency), g8)
-        out["contour_1_8"] = _map(self.pre_1_8_c(contour), g8)
+        add("1_8", g8, saliency, contour)
         out["token_1_8"] = tasks.saliency_token[:, 0]
-
         saliency, contour, tasks = self.token_pre_1_4(self.decoder2(tasks.patches, quarter, g4), tasks)
-        out["saliency_1_4"] = _map(self.pre_1_4(saliency), g4)
-        out["contour_1_4"] = _map(self.pre_1_4_c(contour), g4)
+        add("1_4", g4, saliency, contour)
         out["token_1_4"] = tasks.saliency_token[:, 0]
-
-        out["saliency_1_1"] = _map(self.pre_1_1(self.decoder3(saliency, g1)), g1)
-        out["contour_1_1"] = _map(self.pre_1_1_c(self.decoder3_c(contour, g1)), g1)
+        add("1_1", g1, part("decoder3")(saliency, g1), part("decoder3_c")(contour, g1))
         return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import FeedForward, SelfAttention, attend
+from ...attention import FeedForward, SelfAttention, attend
 
 
 class _MutualAttention(nn.Module):
@@ -19,30 +19,27 @@ class _MutualAttention(nn.Module):
             self.add_module(f"{modality}_proj", nn.Linear(width, width))
 
     def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-        from_depth = attend(self.rgb_q(rgb), self.depth_k(depth), self.depth_v(depth), self.heads)
-        from_rgb = attend(self.depth_q(depth), self.rgb_k(rgb), self.rgb_v(rgb), self.heads)
-        return self.rgb_proj(from_depth), self.depth_proj(from_rgb)
+        return self._asked("rgb", rgb, "depth", depth), self._asked("depth", depth, "rgb", rgb)
+
+    def _asked(self, one: str, tokens: Tensor, other: str, others: Tensor) -> Tensor:
+        part = self.get_submodule
+        q, k, v = part(f"{one}_q")(tokens), part(f"{other}_k")(others), part(f"{other}_v")(others)
+        return part(f"{one}_proj")(attend(q, k, v, self.heads))
 
 
 class _MutualBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
-        self.norm1_rgb_ma = nn.LayerNorm(width)
-        self.norm2_depth_ma = nn.LayerNorm(width)
+        self.norm1_rgb_ma, self.norm2_depth_ma = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mutualAttn = _MutualAttention(width, heads)
-        self.norm3_rgb_ma = nn.LayerNorm(width)
-        self.norm4_depth_ma = nn.LayerNorm(width)
-        self.mlp_rgb_ma = FeedForward(width, hidden)
-        self.mlp_depth_ma = FeedForward(width, hidden)
+        self.norm3_rgb_ma, self.norm4_depth_ma = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp_rgb_ma, self.mlp_depth_ma = FeedForward(width, hidden), FeedForward(width, hidden)
 
-        self.norm1_rgb_sa = nn.LayerNorm(width)
-        self.selfAttn_rgb = SelfAttention(width, heads)
-        self.norm2_rgb_sa = nn.LayerNorm(width)
+        self.norm1_rgb_sa, self.norm2_rgb_sa = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.selfAttn_rgb = SelfAttention(width, heads, bias=False)
         self.mlp_rgb_sa = FeedForward(width, hidden)
-
-        self.norm1_depth_sa = nn.LayerNorm(width)
-        self.selfAttn_depth = SelfAttention(width, heads)
-        self.norm2_depth_sa = nn.LayerNorm(width)
+        self.norm1_depth_sa, self.norm2_depth_sa = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.selfAttn_depth = SelfAttention(width, heads, bias=False)
         self.mlp_depth_sa = FeedForward(width, hidden)
 
     def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...weights import read_weights
+from ...weights import load_strict, read_weights
 from .decoder import Decoder, Performer, TokenTransformer
 from .mutual import MutualTransformer
 from .t2t import Backbone
@@ -204,10 +204,7 @@ def vst_from(
         ) from error
     # a copy: training must not change the dict that was given
     own = {key: value.detach().to(torch.float32, copy=True).contiguous() for key, value in tensors.items()}
-    try:
-        network.load_state_dict(own, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{name} {_difference(network.state_dict(), own)}") from error
+    load_strict(network, own, f"{name}, read as an RGB-D saliency network {config.width} wide,")
     return network.eval()
 
 
@@ -228,26 +225,3 @@ def refuse_other_models(tensors: Mapping[str, Tensor], name: str) -> None:
         f"{name} is the checkpoint of another model: an RGB-D Visual Saliency Transformer (RGBD_VST.pth, 826 "
         f"tensors) with {', '.join(parts)} was expected; found {len(tensors)} tensors such as {example}."
     )
-
-
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """What keeps weights from fitting, for people."""
-    missing = [key for key in expected if key not in found]
-    surplus = [key for key in found if key not in expected]
-    if missing or surplus:
-        parts = [
-            f"{len(keys)} {what} such as {keys[0]}"
-            for what, keys in (("tensors are missing", missing), ("are unknown", surplus))
-            if keys
-        ]
-        return (
-            f"is not a whole RGB-D saliency network: {len(expected)} tensors were expected and "
-            f"{len(found)} found; {', '.join(parts)}."
-        )
-    for key, value in expected.items():
-        if value.shape != found[key].shape:
-            return (
-                f"does not fit together: {key} is {tuple(found[key].shape)} where the rest of the file "
-                f"needs {tuple(value.shape)}."
-            )
-    return "does not fit the RGB-D saliency network."

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, FeedForward, sinusoid_table
+from ...attention import FeedForward
+from .blocks import Block, sinusoid_table
 
 _FIRST = {"kernel_size": 7, "stride": 4, "padding": 2}
 _NEXT = {"kernel_size": 3, "stride": 2, "padding": 1}
