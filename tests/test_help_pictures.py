@@ -1,4 +1,4 @@
-"""The pictures of the help pages: there, shown, small, made by the project; a page has one or a reason."""
+"""The pictures of the help pages: existing, used, small, made by the project; a page has one or a reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WIDEST_PX, LARGEST_BYTES, LARGEST_RECORDING, ALL_BYTES = 640, 25_000, 130_000, 7
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 
 
-def shown(page: Path) -> list[tuple[str, str]]:
+def pictures_on(page: Path) -> list[tuple[str, str]]:
     """Alternative text and target of each picture on a page."""
     return PICTURE.findall(page.read_text(encoding="utf-8"))
 
@@ -43,9 +43,9 @@ def test_every_node_has_a_help_page():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_shows_what_is_there(page):
-    found = shown(page)
-    assert bool(found) != (page.stem in WITHOUT)
-    for alternative, target in found:
+    pictures = pictures_on(page)
+    assert bool(pictures) != (page.stem in WITHOUT)
+    for alternative, target in pictures:
         # the editor looks for it beside the page: a name alone, whose letters a Linux server tells apart
         assert (DOCS / target).name == target
         assert target in [file.name for file in FILES]
@@ -54,7 +54,7 @@ def test_a_page_shows_what_is_there(page):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_picture_is_used_small_and_whole(file):
-    assert any(file.name == target for page in PAGES for _, target in shown(page))
+    assert any(file.name == target for page in PAGES for _, target in pictures_on(page))
     with Image.open(file) as picture:
         assert picture.format == "WEBP"
         assert picture.width <= WIDEST_PX

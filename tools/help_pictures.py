@@ -85,8 +85,8 @@ def main(names: list[str]) -> None:
         info = server.object_info()
         for name in names or PICTURES:
             studio = Studio(info, server)
-            shown = studio("PreviewImage", images=PICTURES[name](studio))[0]
-            (image,) = server.prompt(studio, timeout=1800)["outputs"][shown]["images"]
+            preview = studio("PreviewImage", images=PICTURES[name](studio))[0]
+            (image,) = server.prompt(studio, timeout=1800)["outputs"][preview]["images"]
             save(Image.open(io.BytesIO(server.view(image))).convert("RGB"), DOCS / f"{name}.webp")
 
 

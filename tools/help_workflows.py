@@ -318,9 +318,9 @@ def blur_monotonicity(s: Studio) -> Link:
 def content_consistency(s: Studio) -> Link:
     """The scores are those of a first run."""
     narrow, wide = (s("LoadImage", image=f"labels_{stop}.png") for stop in ("narrow", "wide"))
-    found = s("FineDefocusContentConsistency", labels=s.batch(narrow, wide))
-    s("PreviewAny", source=found)
-    (text,) = s.server.prompt(s)["outputs"][found[0]]["text"]
+    score = s("FineDefocusContentConsistency", labels=s.batch(narrow, wide))
+    s("PreviewAny", source=score)
+    (text,) = s.server.prompt(s)["outputs"][score[0]]["text"]
     differ = s("LoadImage", image="labels_differ.png")
     frames = s.batch(s("LoadImage", image="sitter.png"), narrow, wide, differ)
     return s.sheet(frames, "a picture", "labels at f/22", "labels at f/4", text.splitlines()[0])

@@ -177,18 +177,18 @@ def write(folder: Path) -> list[Path]:
     written = []
     for scene in (street(), sitter(), hall()):
         picture, depth = srgb(all_in_focus(scene, GRID)), depth_metres(scene, GRID)
-        shown = Image.fromarray(picture)
+        photo = Image.fromarray(picture)
         if scene.name == "sitter":
             front = scene.layers[0]
             py, px = (v.ravel().astype(float) for v in np.mgrid[:HEIGHT, :WIDTH])
             matte = front.look_up(px, py)[:, 3].reshape(HEIGHT, WIDTH)
-            shown.putalpha(Image.fromarray((255 - matte * 255).round().astype(np.uint8)))
+            photo.putalpha(Image.fromarray((255 - matte * 255).round().astype(np.uint8)))
             # a network sees neither strands nor the gaps between leaves
             coarse = Image.fromarray((1.0 / depth).astype(np.float32)).reduce(12)
             inverse = coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
             depth = 1.0 / np.asarray(inverse).clip(1 / 40, 1)
         files = Path(folder) / f"{scene.name}.png", Path(folder) / f"{scene.name}_depth.exr"
-        shown.save(files[0])
+        photo.save(files[0])
         header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
         OpenEXR.File(header, {"Z": depth.astype(np.float32)}).write(str(files[1]))
         written += files
@@ -196,7 +196,7 @@ def write(folder: Path) -> list[Path]:
             tags = Image.Exif()
             tags.get_ifd(0x8769).update({33437: 16.0, 37386: 35.0, 41989: 35})  # f-number, focal length twice
             written.append(Path(folder) / "hall.jpg")
-            shown.save(written[-1], quality=95, exif=tags)
+            photo.save(written[-1], quality=95, exif=tags)
     return written
 
 

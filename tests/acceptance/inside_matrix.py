@@ -98,14 +98,14 @@ def scene(batch, size, alpha, depth):
     # each half as far again: depths that are alike would be a clip, whose layers are steadied
     metres = torch.stack([torch.where(x**2 + y**2 < 0.4, 1.5, 5.0 + y) * 1.5**i for i in range(depths)])
     metres[:, : rows // 4] = torch.inf
-    found = DepthMap(metres, torch.ones_like(metres, dtype=torch.bool))
+    depth_map = DepthMap(metres, torch.ones_like(metres, dtype=torch.bool))
     stops = torch.tensor([0.5, 1.0, 2.0, 4.0, 5.6, 8.0, 11.0, 16.0])[:cameras]
-    return image, found, Camera(stops if cameras > 1 else 0.5, 85.0)
+    return image, depth_map, Camera(stops if cameras > 1 else 0.5, 85.0)
 
 
 def run(lens, image, depth, camera, focus=None):
-    made = lens.execute(image, depth, focus or Focus(2.0), camera, 64, "nearest (keeps edges)")
-    return made.args[:3]
+    result = lens.execute(image, depth, focus or Focus(2.0), camera, 64, "nearest (keeps edges)")
+    return result.args[:3]
 
 
 def one(batch, index):
@@ -121,9 +121,9 @@ def visible(picture):
 
 def what_is_wrong(lens, batch, size, alpha, depth, dtype) -> str:
     """Shapes, dtypes and NaN of the outputs, and the last of a batch against the same one rendered alone."""
-    image, found, camera = scene(BATCHES[batch], SIZES[size], alpha, depth)
+    image, depth_map, camera = scene(BATCHES[batch], SIZES[size], alpha, depth)
     image = image.to(DTYPES[dtype])
-    outputs = run(lens, image, found, camera)
+    outputs = run(lens, image, depth_map, camera)
     count, (height, width) = max(BATCHES[batch]), SIZES[size]
     channels = (image.shape[-1], 3, 3)
     for name, out, deep in zip(("image", "coc", "overlay"), outputs, channels, strict=True):
@@ -138,7 +138,7 @@ def what_is_wrong(lens, batch, size, alpha, depth, dtype) -> str:
     if not outputs[1].abs().max() > 0:
         return "nothing was out of focus"
     last = count - 1
-    alone = DepthMap(one(found.metres, last), one(found.valid, last))
+    alone = DepthMap(one(depth_map.metres, last), one(depth_map.valid, last))
     sharp = one(image, last).float()
     picture, coc, _ = run(lens, sharp, alone, camera.part(last, count) if camera.batch > 1 else camera)
     for name, out, expected in (("image", outputs[0], picture), ("coc", outputs[1], coc)):
@@ -151,7 +151,7 @@ def what_is_wrong(lens, batch, size, alpha, depth, dtype) -> str:
     return ""
 
 
-def told(check, *arguments) -> str:
+def failure(check, *arguments) -> str:
     try:
         return check(*arguments)
     except Exception:
@@ -159,10 +159,10 @@ def told(check, *arguments) -> str:
 
 
 def refused(lens, pictures, depths, cameras, focuses) -> str:
-    image, found, camera = scene((pictures, depths, cameras), (8, 12), "RGB", "same")
+    image, depth_map, camera = scene((pictures, depths, cameras), (8, 12), "RGB", "same")
     focus = Focus(torch.linspace(1.0, 3.0, focuses) if focuses > 1 else 2.0)
     try:
-        run(lens, image, found, camera, focus)
+        run(lens, image, depth_map, camera, focus)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was refused"
@@ -170,8 +170,8 @@ def refused(lens, pictures, depths, cameras, focuses) -> str:
 
 def large(lens) -> str:
     """One picture of 2048 x 1152 with depth of half its size."""
-    image, found, camera = scene((1, 1, 1), (1152, 2048), "RGB", "half")
-    outputs = run(lens, image, found, camera)
+    image, depth_map, camera = scene((1, 1, 1), (1152, 2048), "RGB", "half")
+    outputs = run(lens, image, depth_map, camera)
     wrong = [o for o in outputs if tuple(o.shape) != (1, 1152, 2048, 3) or not torch.isfinite(o).all()]
     return f"{len(wrong)} of 3 outputs are wrong" if wrong else ""
 
@@ -181,8 +181,8 @@ if __name__ == "__main__":
     cases, refusals = {}, {}
     for name, lens in LENSES.items():
         for case in every_triple():
-            cases[", ".join((name, *case))] = told(what_is_wrong, lens, *case)
-        cases[f"{name}, 2048 x 1152"] = told(large, lens)
+            cases[", ".join((name, *case))] = failure(what_is_wrong, lens, *case)
+        cases[f"{name}, 2048 x 1152"] = failure(large, lens)
         for case, batch in MISMATCHES.items():
             refusals[f"{name}, {case}"] = refused(lens, *batch)
     print(json.dumps({"device": mm.get_torch_device().type, "cases": cases, "refused": refusals}))

@@ -46,11 +46,11 @@ def test_whatever_is_connected_becomes_a_picture(answers, lens):
 
 
 @pytest.mark.parametrize("lens", ["TAF Lens", "Dr.Bokeh Lens"])
-def test_what_does_not_go_together_is_told_with_both_numbers(answers, lens):
-    refused = {case: said for case, said in answers["refused"].items() if case.startswith(lens)}
+def test_sizes_that_do_not_go_together_are_refused_with_both_numbers(answers, lens):
+    refused = {case: message for case, message in answers["refused"].items() if case.startswith(lens)}
     assert len(refused) == 4
-    for case, said in refused.items():
+    for case, message in refused.items():
         one, other = re.findall(r"(\d+) ([a-z ]+)", case)
-        assert said.startswith("ValueError: "), f"{case}: {said}"
+        assert message.startswith("ValueError: "), f"{case}: {message}"
         for count, kind in (one, other):
-            assert f"{count} {kind.strip()}" in said.replace("_", " "), f"{case}: {said}"
+            assert f"{count} {kind.strip()}" in message.replace("_", " "), f"{case}: {message}"

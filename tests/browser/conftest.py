@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tools import provision
 
-# a starved machine draws seconds later what it was told
+# a starved machine draws seconds late
 expect.set_options(timeout=60_000)
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "output" / "screenshots"
@@ -40,7 +40,7 @@ STATE = """async () => {
 
 
 def pytest_collection_modifyitems(items):
-    """On a starved machine a browser may drop a frame or a key: two more tries, and the summary tells."""
+    """On a starved machine a browser may drop a frame or a key: two more tries, and the summary says so."""
     for item in items:
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.flaky(reruns=2))
@@ -130,4 +130,4 @@ def open_editor(chromium, comfy):
 @pytest.fixture
 def output_of(comfy, tmp_path):
     """What Focus Point would send for a picture: `picker.sent`."""
-    return lambda *picture, **told: sent(comfy, tmp_path, *picture, **told)
+    return lambda *picture, **info: sent(comfy, tmp_path, *picture, **info)

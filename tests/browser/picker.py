@@ -57,13 +57,13 @@ def sent(comfy, folder, name: str, picture: np.ndarray, near=1.0, far=4.0, **inf
         path = folder / f"{name}-{kind}.png"
         path.write_bytes(png(array).getvalue())
         files[kind] = [{"filename": comfy.upload(path), "subfolder": "", "type": "input"}]
-    told = {
+    shared_info = {
         "range": None, "point": [0.5, 0.5], "distance_m": 2.0, "sample": "small patch", "pictures": 1,
         "width": width, "height": height, "near_m": near, "far_m": far, "fx_px": None, "sky": False,
         "camera": None, **info,
     }  # fmt: skip
     return {
-        "focus_preview": files["preview"], "focus_depth": files["depth"], "focus_info": [told],
+        "focus_preview": files["preview"], "focus_depth": files["depth"], "focus_info": [shared_info],
         "text": ["2 m"],
     }  # fmt: skip
 

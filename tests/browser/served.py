@@ -20,7 +20,7 @@ SCREENSHOTS = provision.REPO / "output" / "screenshots"
 
 @contextmanager
 def served(command: Sequence[str | Path], log: Path) -> Iterator[str]:
-    """`python -m training COMMAND` while it answers: its address. What it said must hold no traceback."""
+    """`python -m training COMMAND` while it answers: its address. Its log must have no traceback."""
     try:
         python = provision.study()
     except provision.ProvisionError as error:

@@ -1,4 +1,4 @@
-"""From made-up pictures to a picture in ComfyUI: both stages of training, the export, and the real server.
+"""From synthetic pictures to a picture in ComfyUI: both stages of training, the export, and the real server.
 
 The networks are tiny and know nothing, so the picture means nothing; every step between is the real one.
 """

@@ -68,11 +68,11 @@ def empty(count=1, height=8, width=8, channels=4):
 
 
 def sample(model, latent=None, *, seed=5, steps="4", start_step=0, positive=None, **more):
-    made = generate.AIFSamplerNode.execute(
+    result = generate.AIFSamplerNode.execute(
         model, positive or prompt(), latent or empty(), seed, steps, start_step, **more
     )
-    KEPT["text"] = made.ui["text"]
-    return made.args[0]["samples"]
+    KEPT["text"] = result.ui["text"]
+    return result.args[0]["samples"]
 
 
 @contextlib.contextmanager
@@ -97,14 +97,14 @@ class Stored:
 
 def every_step(model, **more):
     """Clean estimates of all steps from the fixture's noise, through the node itself."""
-    seen = []
+    estimates = []
     with (
         replaced(generate, "ItemNoise", Stored),
-        replaced(generate, "_shown", lambda *_: lambda _i, clean, _x, _n: seen.append(clean.clone())),
+        replaced(generate, "_shown", lambda *_: lambda _i, clean, _x, _n: estimates.append(clean.clone())),
     ):
-        made = sample(model, **more)
-    torch.testing.assert_close(made * SCALE, seen[-1])
-    return torch.stack(seen)
+        latent = sample(model, **more)
+    torch.testing.assert_close(latent * SCALE, estimates[-1])
+    return torch.stack(estimates)
 
 
 def relative(ours, theirs):

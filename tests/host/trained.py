@@ -56,7 +56,7 @@ def write_networks(folder: Path) -> dict[str, str]:
 
 
 def train(folder: Path) -> Path:
-    """Everything from made-up pictures to the folder of exported files."""
+    """Everything from synthetic pictures to the folder of exported files."""
     smoke = REPO / "training" / "configs" / "smoke_cpu.yaml"
     # random networks of this size do not stay in float16's numbers for long at a large rate
     rates = {"lr": 1e-5, "fake_lr": 1e-5, "focus_lr": 1e-5}
