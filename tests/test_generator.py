@@ -23,7 +23,7 @@ from lens_models.generator import (
     schedule,
     timesteps,
 )
-from lens_models.generator.exif_embedding import head_tensors, sinusoid, told_the_camera
+from lens_models.generator.exif_embedding import camera_conditioned, head_tensors, sinusoid
 from training.networks.sdxl_unet import build_unet, generate, load_unet, time_ids
 
 REPO = Path(__file__).parents[1]
@@ -179,10 +179,10 @@ def test_sines_and_cosines_are_those_of_diffusers():
 
 def test_a_fresh_head_changes_nothing(unet, upstream):
     plain = run(unet, upstream)
-    with told_the_camera(unet, ExifEmbedding(128), 2.8, 50.0):
+    with camera_conditioned(unet, ExifEmbedding(128), 2.8, 50.0):
         told = run(unet, upstream)
     assert torch.equal(plain[-1], told[-1])
-    with told_the_camera(unet, trained(), 2.8, 50.0):
+    with camera_conditioned(unet, trained(), 2.8, 50.0):
         assert relative(run(unet, upstream)[-1], plain[-1]) > 1e-3
     assert torch.equal(run(unet, upstream)[-1], plain[-1])
 
@@ -198,7 +198,7 @@ def test_a_batch_of_cameras():
 
 def test_gradients_reach_the_head(unet, upstream):
     head = ExifEmbedding(128)
-    with told_the_camera(unet, head, 2.8, 50.0):
+    with camera_conditioned(unet, head, 2.8, 50.0):
         noises = [upstream[f"noise{i}"] for i in range(4)]
         generate(unet, noises, upstream["emb"], upstream["pooled"]).square().mean().backward()
     unet.zero_grad(set_to_none=True)
@@ -207,7 +207,7 @@ def test_gradients_reach_the_head(unet, upstream):
 
 def test_more_cameras_than_pictures(unet, upstream):
     with (
-        told_the_camera(unet, trained(), torch.tensor([2.0, 4.0]), 50.0),
+        camera_conditioned(unet, trained(), torch.tensor([2.0, 4.0]), 50.0),
         pytest.raises(ValueError, match="2 cameras do not go with 1 pictures"),
     ):
         run(unet, upstream)

@@ -98,8 +98,10 @@ def _toy_sets(options: argparse.Namespace) -> int:
     from .config.load import find_config
     from .config.run import load_config
     from .data.toy_sets import write
+    from .networks.build import build
 
-    for path in write(options.to, load_config(find_config(options.config)), options.count):
+    config = load_config(find_config(options.config))
+    for path in write(options.to, build(config).vae, config.size_px, options.count):
         print(path)
     return 0
 
@@ -141,22 +143,20 @@ def _weights(options: argparse.Namespace) -> int:
 
 
 def _add_estimate(commands) -> None:
-    from .run.budget import Plan
+    from .run.budget import TrainingPlan
 
     command = commands.add_parser("estimate", help="memory, time and disk of a training; nothing is started")
-    for field in dataclasses.fields(Plan):
-        flag, default = "--" + field.name.replace("_", "-"), field.default
-        if isinstance(default, bool):
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=default)
-        else:
-            command.add_argument(flag, type=type(default), default=default, help=f"default {default}")
+    for field in dataclasses.fields(TrainingPlan):
+        flag, kind = "--" + field.name.replace("_", "-"), type(field.default)
+        command.add_argument(flag, type=kind, default=field.default, help=f"default {field.default}")
     command.set_defaults(run=_estimate)
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    from .run.budget import Plan, report
+    from .run.budget import TrainingPlan, report
 
-    print(report(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Plan)}))
+    names = [field.name for field in dataclasses.fields(TrainingPlan)]
+    print(report(TrainingPlan(**{name: getattr(options, name) for name in names})))
     return 0
 
 

@@ -19,6 +19,20 @@ def exif_text(f_number: float, focal_mm: float) -> str:
     return f"{stops.label(f_number)}, {focal_mm:.4g} mm"
 
 
+def with_camera_words(prompt: str, words: str, f_number: float, focal_mm: float) -> str:
+    """The prompt as it is ("plain"), with `depth_of_field` or with `exif_text` behind it ("exif").
+
+    Raises ValueError for other words.
+    """
+    if words == "plain":
+        return prompt
+    if words == "depth_of_field":
+        return appended(prompt, depth_of_field(f_number))
+    if words == "exif":
+        return appended(prompt, exif_text(f_number, focal_mm))
+    raise ValueError(f'"{words}" are no camera words: use plain, depth_of_field or exif.')
+
+
 def appended(prompt: str, words: str) -> str:
     """The prompt with the words behind it, one comma between them."""
     prompt = prompt.rstrip().rstrip(",").rstrip()

@@ -67,7 +67,7 @@ class ExifEmbedding(nn.Module):
 
 
 @contextmanager
-def told_the_camera(
+def camera_conditioned(
     unet: nn.Module, head: ExifEmbedding, f_number: float | Tensor, focal_mm: float | Tensor
 ) -> Iterator[None]:
     """A diffusers UNet sees this camera inside the `with`; gradients reach the head.

@@ -7,7 +7,7 @@ predicts the clean latent, and the next step takes that latent diffused again wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -55,6 +55,33 @@ def clean_estimate(noisy: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
 def diffused(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε; all `(B, C, H, W)`, alpha_bar a scalar."""
     return alpha_bar.sqrt() * clean + (1.0 - alpha_bar).sqrt() * noise
+
+
+def sample_few_steps(
+    eps_fn: Callable[[Tensor, int], Tensor],
+    noises: Iterable[Tensor],
+    timesteps: Sequence[int] = FOUR_STEPS,
+    *,
+    latent: Tensor | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """The clean latent `(B, C, H, W)` after the last of at least one step, float64.
+
+    eps_fn(noisy, t): the network's eps for a noisy latent, float64. noises: of step after step, unit
+    variance, on the device of the result. latent: a clean latent to start from, diffused to the first
+    timestep; from noise alone without one. on_step(i, clean): after each step. Differentiable.
+    """
+    source, clean = iter(noises), latent
+    for i, t in enumerate(timesteps):
+        noise = next(source).double()
+        table = alphas_bar(device=noise.device)
+        noisy = noise if clean is None else diffused(clean.to(noise), noise, table[t])
+        clean = clean_estimate(noisy, eps_fn(noisy, t).to(noisy), table[t])
+        if on_step is not None:
+            on_step(i, clean)
+    if clean is None:
+        raise ValueError("There is nothing to sample: give at least one timestep and its noise.")
+    return clean
 
 
 class ItemNoise:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from lens_models.generator import ExifEmbedding, export_metadata, save_exif_embedding
-from lens_models.generator.exif_embedding import load_exif_embedding, told_the_camera
+from lens_models.generator.exif_embedding import camera_conditioned, load_exif_embedding
 from lens_models.generator.schedule import ItemNoise
 from tools import provision
 from tools.provision import REPO
@@ -143,7 +143,7 @@ def test_a_later_start_is_the_twins(seen, upstream):
 
 def test_the_exif_head_is_the_twins(seen, upstream, work):
     unet = load_unet(FIXTURE)
-    with told_the_camera(unet, load_exif_embedding(work / "trained.exif.safetensors"), 2.8, 50.0):
+    with camera_conditioned(unet, load_exif_embedding(work / "trained.exif.safetensors"), 2.8, 50.0):
         assert relative(seen["exif"], twin(upstream, unet)) <= 1e-6
 
 

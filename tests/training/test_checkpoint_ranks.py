@@ -12,7 +12,7 @@ from torch import nn
 from tests.training.small_run import CONFIG, DATA, equal, fill_the_disk
 from tests.training.two_ranks import run
 from training.data import EpochSampler
-from training.networks import fsdp as shard
+from training.networks import fsdp
 from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, read_model
 
 
@@ -20,7 +20,7 @@ def sharded(seed: int) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Opti
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 6))  # 7 rows do not divide by two
     if dist.is_initialized():
-        shard.shard(net, shard.device_mesh("cpu"))
+        fsdp.shard(net, fsdp.device_mesh("cpu"))
     return {"generator": net}, {"generator": torch.optim.AdamW(net.parameters(), lr=1e-2)}
 
 

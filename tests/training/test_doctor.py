@@ -163,7 +163,7 @@ def test_the_doctor_answers_by_its_exit(machine, capsys):
 
 
 def test_the_estimate(capsys, caplog):
-    assert main(["estimate", "--gpus", "4", "--no-relay", "--lora-rank", "32"]) == 0
+    assert main(["estimate", "--gpus", "4", "--lora-rank", "32"]) == 0
     assert "Stage 2, LoRA of rank 32, 4 × A100" in capsys.readouterr().out
     with caplog.at_level(logging.ERROR):
         assert main(["estimate", "--gpus", "12"]) == 1

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 
 from lens_models.depth.metric3d.network import load_metric3d
 from lens_models.focus import save_predictor
-from training.evaluate import kit as kit_module
-from training.evaluate.kit import Kit, swept
+from training.evaluate import networks as networks_module
 from training.evaluate.methods import TABLE1
+from training.evaluate.networks import NetworkCache, swept
 from training.evaluate.options import Evaluation, load_evaluation
-from training.export.export import State
+from training.export.export import TrainedWeights
 from training.networks.text import build_text
 
 RANK, ALPHA = 2, 4.0
@@ -20,7 +20,7 @@ RANK, ALPHA = 2, 4.0
 
 @pytest.fixture(scope="module")
 def tiny():
-    return Kit(load_evaluation("tiny"), "cpu")
+    return NetworkCache(load_evaluation("tiny"), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def files(tiny, tmp_path_factory):
 
 @pytest.fixture
 def read(files, tiny, monkeypatch):
-    """A kit of files. Runs are answered from memory, and the depth network's shapes do not tell its heads."""
+    """Networks of files; runs come from memory, and the depth network's shapes do not tell its heads."""
     ours, exif, focus = tiny.student("ours"), tiny.student("exif_embedding"), tiny.focus("ours")
     shape = dict(ours.unet.config)
     weights = tiny.sdxl().state_dict()
@@ -82,30 +82,32 @@ def read(files, tiny, monkeypatch):
     rows, columns = weights[f"{layer}.weight"].shape
     lora = {f"{layer}.lora_A.weight": torch.ones(RANK, columns)}
     states = {
-        "runs/ours": State(
+        "runs/ours": TrainedWeights(
             {"generator": ours.unet.state_dict(), "focus": focus.state_dict()},
             unet_config=shape,
             predictor=focus.settings,
         ),
-        "runs/exif": State(
+        "runs/exif": TrainedWeights(
             {"generator": exif.unet.state_dict(), "exif": exif.exif.state_dict()}, unet_config=shape
         ),
-        "runs/lora": State(
+        "runs/lora": TrainedWeights(
             {"lora": lora | {f"{layer}.lora_B.weight": torch.ones(rows, RANK)}}, lora_alpha=ALPHA
         ),
     }
-    monkeypatch.setattr(kit_module, "is_run", lambda path: str(path) in states)
-    monkeypatch.setattr(kit_module, "read_run", lambda path: states[str(path)])
-    monkeypatch.setattr(kit_module, "load_metric3d", lambda path: load_metric3d(path, heads=1, iterations=1))
-    return Kit(files, "cpu")
+    monkeypatch.setattr(networks_module, "is_run", lambda path: str(path) in states)
+    monkeypatch.setattr(networks_module, "read_run", lambda path: states[str(path)])
+    monkeypatch.setattr(
+        networks_module, "load_metric3d", lambda path: load_metric3d(path, heads=1, iterations=1)
+    )
+    return NetworkCache(files, "cpu")
 
 
 @pytest.mark.parametrize("row", ["1", "4", "5", "7", "9", "10", "controlnet"])
 def test_files_give_the_pictures_of_the_networks_they_were_written_from(read, tiny, row):
     camera = swept((1.8, 8.0, 22.0), 50.0, 36.0)
     with torch.no_grad():
-        (one,), (other,) = (
-            TABLE1[row].generate(kit, ["a dog on a forest path"], camera, 0) for kit in (read, tiny)
+        one, other = (
+            TABLE1[row].generate(networks, "a dog on a forest path", camera, 0) for networks in (read, tiny)
         )
     # the same numbers; sums may be taken in another order
     assert torch.allclose(one.linear, other.linear, atol=1e-4)
@@ -123,6 +125,6 @@ def test_a_run_of_loras_is_added_to_sdxl(read, tiny):
 
 
 def test_a_folder_of_something_else_is_named(files):
-    kit = Kit(files.model_copy(update={"controlnet": files.base}), "cpu")
+    networks = NetworkCache(files.model_copy(update={"controlnet": files.base}), "cpu")
     with pytest.raises(ValueError, match="cannot be read as ControlNetModel"):
-        kit.controlnet()
+        networks.controlnet()

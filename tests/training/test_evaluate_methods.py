@@ -5,34 +5,35 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lens_models.generator.camera_words import with_camera_words
 from lens_models.generator.schedule import alphas_bar, diffused, timesteps
 from training.config.load import ConfigError
 from training.evaluate import generators
 from training.evaluate.camera_tokens import CameraTokens
-from training.evaluate.generators import Asked, FewSteps, Guided, ddim
+from training.evaluate.generators import FewSteps, Guided, Request, ddim
 from training.evaluate.grid import rows_of
-from training.evaluate.kit import Kit, swept
 from training.evaluate.lora import merge
-from training.evaluate.methods import TABLE1, TABLE2, Painted, ThroughTheLens, worded
+from training.evaluate.methods import TABLE1, TABLE2, PerAperture, ThroughTheLens
+from training.evaluate.networks import NetworkCache, swept
 from training.evaluate.options import load_evaluation
 
 PROMPT = "a dog on a forest path"
 
 
 @pytest.fixture(scope="module")
-def kit():
-    return Kit(load_evaluation("tiny"))
+def networks():
+    return NetworkCache(load_evaluation("tiny"))
 
 
-def sweep(kit, method, f_numbers=(1.8, 8.0, 16.0, 22.0), prompts=(PROMPT,), seed=0):
+def sweep(networks, method, f_numbers=(1.8, 8.0, 16.0, 22.0), prompt=PROMPT, seed=0):
     with torch.no_grad():
-        return method.generate(kit, prompts, swept(f_numbers, 50.0, 36.0), seed)
+        return method.generate(networks, prompt, swept(f_numbers, 50.0, 36.0), seed)
 
 
 @pytest.mark.parametrize("row", [*TABLE1, *(f"table2 {name}" for name in TABLE2)])
-def test_every_row_gives_linear_light_at_every_aperture(kit, row):
+def test_every_row_gives_linear_light_at_every_aperture(networks, row):
     table, name = (TABLE2, row.removeprefix("table2 ")) if row.startswith("table2 ") else (TABLE1, row)
-    (found,) = sweep(kit, table[name])
+    found = sweep(networks, table[name])
     assert found.linear.shape == (4, 3, 64, 64)
     assert found.linear.dtype == torch.float32
     assert found.linear.isfinite().all()
@@ -42,34 +43,36 @@ def test_every_row_gives_linear_light_at_every_aperture(kit, row):
 
 
 def test_words_say_the_camera():
-    assert worded("a dog", "exif", 2.8, 50.0) == "a dog, f/2.8, 50 mm"
-    assert worded("a dog", "depth_of_field", 10.0, 50.0) == "a dog, Deep Depth-of-Field"
-    assert worded("a dog", "depth_of_field", 9.9, 50.0) == "a dog, Shallow Depth-of-Field"
-    assert worded("a dog", "plain", 9.9, 50.0) == "a dog"
+    assert with_camera_words("a dog", "exif", 2.8, 50.0) == "a dog, f/2.8, 50 mm"
+    assert with_camera_words("a dog", "depth_of_field", 10.0, 50.0) == "a dog, Deep Depth-of-Field"
+    assert with_camera_words("a dog", "depth_of_field", 9.9, 50.0) == "a dog, Shallow Depth-of-Field"
+    assert with_camera_words("a dog", "plain", 9.9, 50.0) == "a dog"
+    with pytest.raises(ValueError, match='"told" are no camera words'):
+        with_camera_words("a dog", "told", 9.9, 50.0)
 
 
-def test_two_words_are_two_pictures(kit):
-    (found,) = sweep(kit, TABLE1["2"])
+def test_two_words_are_two_pictures(networks):
+    found = sweep(networks, TABLE1["2"])
     assert torch.equal(found.linear[0], found.linear[1])
     assert torch.equal(found.linear[2], found.linear[3])
 
 
-def test_the_sharp_picture_and_its_depth_are_made_once_for_all_apertures(kit, monkeypatch):
+def test_the_sharp_picture_and_its_depth_are_made_once_for_all_apertures(networks, monkeypatch):
     made = []
     for name in ("decode", "depth_m"):
-        whole = getattr(kit, name)
-        monkeypatch.setattr(kit, name, lambda *a, n=name, f=whole: (made.append(n), f(*a))[1])
-    sweep(kit, TABLE1["10"], f_numbers=(1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0))
+        whole = getattr(networks, name)
+        monkeypatch.setattr(networks, name, lambda *a, n=name, f=whole: (made.append(n), f(*a))[1])
+    sweep(networks, TABLE1["10"], f_numbers=(1.8, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0))
     assert made == ["decode", "depth_m"]
 
 
-def test_the_noise_is_the_prompts_and_the_seeds_alone(kit):
+def test_the_noise_is_the_prompts_and_the_seeds_alone(networks):
     row = TABLE1["9"]
-    (alone,), (again, other) = sweep(kit, row), sweep(kit, row, prompts=(PROMPT, "a cat"))
+    (alone,), (again, other) = sweep(networks, row), sweep(networks, row, prompts=(PROMPT, "a cat"))
     # one and the same computation, with what the order of sums may cost
     assert torch.allclose(alone.linear, again.linear, atol=1e-5)
     assert (again.linear - other.linear).abs().max() > 0.01
-    assert (sweep(kit, row, seed=1)[0].linear - alone.linear).abs().max() > 0.01
+    assert (sweep(networks, row, seed=1)[0].linear - alone.linear).abs().max() > 0.01
 
 
 def test_ddim_finds_the_picture_of_a_network_that_knows_it():
@@ -87,9 +90,9 @@ def test_ddim_finds_the_picture_of_a_network_that_knows_it():
     assert tuple(seen) == timesteps(20)
 
 
-def test_a_network_of_velocity_and_one_of_noise_make_the_same_picture(kit, monkeypatch):
-    net, table = kit.camera_tokens(), alphas_bar()
-    asked = Asked(PROMPT, PROMPT, 2.8, 50.0, 0)
+def test_a_network_of_velocity_and_one_of_noise_make_the_same_picture(networks, monkeypatch):
+    net, table = networks.camera_tokens(), alphas_bar()
+    request = Request(PROMPT, PROMPT, 2.8, 50.0, 0)
     clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
     class Knowing(torch.nn.Module):
@@ -106,9 +109,9 @@ def test_a_network_of_velocity_and_one_of_noise_make_the_same_picture(kit, monke
     for velocity in (False, True):
         knowing = generators.TokenGuided()
         swapped = type(net)(Knowing(velocity), net.vae, net.tokenizer, net.encoder, net.tokens, velocity)
-        monkeypatch.setattr(kit, "camera_tokens", lambda found=swapped: found)
+        monkeypatch.setattr(networks, "camera_tokens", lambda found=swapped: found)
         with torch.no_grad():
-            pictures.append(knowing.picture(kit, asked))
+            pictures.append(knowing.picture(networks, request))
     assert torch.allclose(*pictures, atol=1e-5)  # the autoencoder is float32
 
 
@@ -145,21 +148,21 @@ def test_a_lora_is_added_to_linear_layers_and_convolutions():
 
 
 def test_what_a_method_lacks_is_named():
-    kit = Kit(load_evaluation("tiny", ["source=files"]), "cpu")
+    networks = NetworkCache(load_evaluation("tiny", ["source=files"]), "cpu")
     for method, said in (
-        (Painted("", Guided()), "base is not set"),
+        (PerAperture("", Guided()), "base is not set"),
         (TABLE1["9"], r"students.stage1 is not set.*\(set: none\)"),
         (TABLE1["5"], "camera_tokens is not set"),
     ):
         with pytest.raises(ConfigError, match=said):
-            sweep(kit, method)
+            sweep(networks, method)
 
 
-def test_a_student_without_an_embedding_is_refused(kit, monkeypatch):
-    bare = type(kit.student("ours"))(kit.student("ours").unet)
-    monkeypatch.setattr(kit, "student", lambda _name: bare)
+def test_a_student_without_an_embedding_is_refused(networks, monkeypatch):
+    bare = type(networks.student("ours"))(networks.student("ours").unet)
+    monkeypatch.setattr(networks, "student", lambda _name: bare)
     with pytest.raises(ValueError, match="has no EXIF embedding"):
-        sweep(kit, Painted("", FewSteps("ours", told=True)))
+        sweep(networks, PerAperture("", FewSteps("ours", reads_camera=True)))
 
 
 def test_rows_are_chosen_by_name_and_range():

@@ -26,7 +26,7 @@ from training.evaluate import command, measures, table
 from training.evaluate.methods import TABLE1
 from training.evaluate.metrics.inception import FIDInception
 from training.evaluate.options import load_evaluation
-from training.evaluate.prompts import Asking, read_prompts
+from training.evaluate.prompts import PromptEntry, read_prompts
 from training.evaluate.statistics import bootstrap, wilson
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_killed_and_resumed_the_table_is_the_same_byte_for_byte(tmp_path):
         return subprocess.Popen([sys.executable, script, *arguments], env=environment, stderr=subprocess.PIPE)
 
     def samples(out):
-        return sorted((out / "samples").glob("*/*.parquet"))
+        return sorted((out / "samples").glob("*/prompts_*.parquet"))
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert start(straight).wait(timeout=120) == 0
@@ -216,11 +216,11 @@ def test_wilson_interval_by_the_published_formula():
 
 
 def test_prompts_of_all_kinds_of_file(tmp_path, prompts):
-    assert read_prompts(prompts) == [Asking(0, "a dog", 2.0, 85.0), Asking(1, "a lighthouse")]
+    assert read_prompts(prompts) == [PromptEntry(0, "a dog", 2.0, 85.0), PromptEntry(1, "a lighthouse")]
     text = tmp_path / "lines.txt"
     text.write_text("one\n\n two \n")
     assert [a.prompt for a in read_prompts(text)] == ["one", "two"]
-    assert read_prompts(text, 1) == [Asking(0, "one")]
+    assert read_prompts(text, 1) == [PromptEntry(0, "one")]
     for name, content, said in (
         ("a.txt", "\n", "has no prompts"),
         ("a.jsonl", "{\n", "Line 1 of a.jsonl is no JSON"),

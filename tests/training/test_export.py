@@ -24,7 +24,7 @@ from lens_models.generator import ExifEmbedding, load_exif_embedding, read_card
 from lens_models.generator.exif_embedding import head_tensors
 from training.export import export
 from training.export.export import (
-    Run,
+    Provenance,
     export_generator,
     export_lora,
     export_state,
@@ -36,7 +36,7 @@ from training.networks.sdxl_unet import build_unet, load_unet
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "dmd2"
 CONFIG = json.loads((FIXTURE / "config.json").read_text())
-RUN = Run("2", 500, config_hash="c0", data_hash="d0", code_hash="e0")
+RUN = Provenance("2", 500, config_hash="c0", data_hash="d0", code_hash="e0")
 TINY = VSTConfig(
     image_px=32,
     width=16,
@@ -288,7 +288,7 @@ def test_a_whole_state(state, tmp_path):
 
 def test_the_licence_is_that_of_what_it_started_from(tmp_path, tensors):
     path = tmp_path / "a.safetensors"
-    export_generator(path, tensors, run=Run(base="dmd2_sdxl_4step_unet"), unet_config=CONFIG)
+    export_generator(path, tensors, run=Provenance(base="dmd2_sdxl_4step_unet"), unet_config=CONFIG)
     assert "non-commercial" in read_card(path).licence
 
 

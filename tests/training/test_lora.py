@@ -14,11 +14,10 @@ from training.__main__ import main
 from training.config.run import load_config
 from training.distill.batch import Report
 from training.distill.schedule import Turn
-from training.distill.stage1 import Stage1
-from training.distill.stage2 import Stage2
+from training.distill.stages import Stage1, Stage2
 from training.networks.build import build
 from training.networks.lora import FAKE, GENERATOR, lora_parameters
-from training.run.loop import Run
+from training.run.loop import Trainer
 
 SHALLOW = Turn(step=1, generator=True, shallow=True, k=1, gan=True)
 DEEP = dataclasses.replace(SHALLOW, shallow=False)
@@ -83,7 +82,7 @@ def test_training_moves_the_loras_alone(tmp_path):
     still = ("fake_updates=1", "checkpointing=false", "optimiser.weight_decay=0")
     settings = config(*LORA, f"output={tmp_path}", *still)
     nets = networks(settings)
-    run, own = Run(settings, nets), batch(DEEP, settings)
+    run, own = Trainer(settings, nets), batch(DEEP, settings)
     before, said = base(nets), teacher(nets, own)
     started = {n: [p.detach().clone() for p in net.parameters()] for n, net in run.trained.items()}
     for step in range(2):

@@ -119,7 +119,6 @@ def test_the_same_samples_give_the_same_bytes(root, tmp_path):
 
 def test_a_set_without_pictures(tmp_path):
     ours = PackedSet(packed(tmp_path / "set", jpeg=None))
-    assert not ours.has_images
     assert torch.equal(ours[3].mean, latent(3)[0].half())
     with pytest.raises(ValueError, match='holds no "images"'):
         ours.image(0)

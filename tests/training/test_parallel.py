@@ -9,10 +9,9 @@ import torch.distributed as dist
 from tests.training.tiny_run import batch, config, networks
 from tests.training.two_ranks import run as on_two_ranks
 from training.distill.schedule import turn
-from training.networks.fsdp import device_mesh
-from training.parallel import spread
+from training.networks.fsdp import device_mesh, shard_networks
 from training.run.checkpoint import Checkpoints
-from training.run.loop import Run
+from training.run.loop import Trainer
 
 #: Both kinds of generator turn, and four updates of the fake score between each two.
 STEPS = 12
@@ -27,8 +26,8 @@ def a_run(output, ranks: int, *overrides):
     mine = (0, 1)
     if ranks > 1:
         mine = (dist.get_rank(),)
-        spread(nets, settings, device_mesh("cpu"), batch(turn(0, settings), settings, mine).prompt)
-    return Run(settings, nets), lambda now, _i: batch(now, settings, mine)
+        shard_networks(nets, settings, device_mesh("cpu"), batch(turn(0, settings), settings, mine).prompt)
+    return Trainer(settings, nets), lambda now, _i: batch(now, settings, mine)
 
 
 def told(step):

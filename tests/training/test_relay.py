@@ -11,7 +11,7 @@ from tests.training.tiny_run import SavedBytes, batch, config, networks
 from training.distill.batch import Report
 from training.distill.relay import one_graph, relay
 from training.distill.schedule import Turn
-from training.distill.stage2 import Stage2
+from training.distill.stages import Stage2
 
 SHALLOW = Turn(step=0, generator=True, shallow=True, k=1, gan=True)
 

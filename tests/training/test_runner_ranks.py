@@ -12,10 +12,10 @@ from tests.training.tiny_run import SMOKE
 from tests.training.tiny_training import CHEAP, command, everything, lines, sets, step_numbers
 from tests.training.two_ranks import run as in_two
 from training.config.run import load_config
-from training.data.source import PackedSource
 from training.distill.batch import NotFinite
 from training.run import runner
 from training.run.checkpoint import latest
+from training.run.source import PackedSource
 
 STEPS = 4
 

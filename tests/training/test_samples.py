@@ -8,10 +8,10 @@ from PIL import Image
 
 from lens_models.stops import FULL_STOPS, label
 from tests.training.tiny_run import config, networks
-from training.evaluate.pictures import save_png
+from training.images import save_png
 from training.networks.text import build_text
 from training.run import samples
-from training.run.loop import Run
+from training.run.loop import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def text():
 
 def run(*overrides):
     settings = config("checkpointing=false", "log.sample_prompts=[a, b]", *overrides)
-    return Run(settings, networks(settings))
+    return Trainer(settings, networks(settings))
 
 
 def test_one_picture_at_eight_apertures(text):

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training.distill import rng as draws
-from training.distill import schedule
+from training.distill import rng, schedule
 
 
 def turns(count, *overrides):
@@ -62,14 +61,14 @@ def test_the_rate_rises_and_stays():
 
 
 def test_draws_are_pure_and_belong_to_their_sample():
-    whole = draws.normal(3, 5, [0, 1, 2, 3], "student 0", (4, 2))
+    whole = rng.normal(3, 5, [0, 1, 2, 3], "student 0", (4, 2))
     torch.manual_seed(9)
     torch.randn(10)
-    assert torch.equal(draws.normal(3, 5, [2, 3], "student 0", (4, 2)), whole[2:])
+    assert torch.equal(rng.normal(3, 5, [2, 3], "student 0", (4, 2)), whole[2:])
     others = [
-        draws.normal(4, 5, [0], "student 0", (4, 2)),
-        draws.normal(3, 6, [0], "student 0", (4, 2)),
-        draws.normal(3, 5, [0], "student 1", (4, 2)),
+        rng.normal(4, 5, [0], "student 0", (4, 2)),
+        rng.normal(3, 6, [0], "student 0", (4, 2)),
+        rng.normal(3, 5, [0], "student 1", (4, 2)),
         whole[1:2],
     ]
     assert all(not torch.equal(other, whole[:1]) for other in others)
@@ -79,20 +78,20 @@ def test_draws_leave_the_shared_generator_alone():
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    draws.normal(0, 0, [0], "a", (8,))
-    draws.integers(0, 0, [0], "b", 0, 9)
+    rng.normal(0, 0, [0], "a", (8,))
+    rng.integers(0, 0, [0], "b", 0, 9)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_drawn_timesteps_cover_their_range():
-    found = draws.integers(0, 0, range(4000), "dmd t", 20, 980)
+    found = rng.integers(0, 0, range(4000), "dmd t", 20, 980)
     # 4000 draws of 960 numbers: each end is missed by 10 or more with probability e^-41
     assert 20 <= found.min() < 30
     assert 970 <= found.max() < 980
 
 
 def test_noise_is_unit_normal():
-    found = draws.normal(0, 0, range(8), "noise", (4, 32, 32))
+    found = rng.normal(0, 0, range(8), "noise", (4, 32, 32))
     # 32768 draws: mean ± 0.0055, deviation ± 0.0039; six of them
     assert abs(found.mean().item()) < 0.033
     assert abs(found.std().item() - 1.0) < 0.024

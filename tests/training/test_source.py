@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
+from lens_models.generator.camera_words import with_camera_words
 from tests.training.tiny_run import config
 from training.data import PackedWriter, Record
-from training.data.source import PackedSource, worded
 from training.distill import schedule
 from training.networks.models import Prompt
+from training.run.source import PackedSource
 
 COUNT, SIDE = 8, 8
 
@@ -103,17 +104,7 @@ def test_what_a_batch_brings(toy):
     assert first.f_number.tolist() == [16.0]
     assert first.focal_mm.tolist() == [50.0 + number]
     assert first.sensor_mm.tolist() == [36.0]
-    told = len(worded(f"deep {number}", 16.0, 50.0, "depth_of_field"))
+    told = len(with_camera_words(f"deep {number}", "depth_of_field", 16.0, 50.0))
     assert told > len(f"deep {number}")
     assert first.pooled.tolist() == first.teacher_pooled.tolist() == [[told]]
     assert set(source.identities) == {"deep", "shallow"}
-
-
-def test_words_for_the_captions():
-    assert worded("a dog", 2.0, 50.0, "plain") == "a dog"
-    assert "Shallow Depth-of-Field" in worded("a dog", 2.0, 50.0, "depth_of_field")
-    assert "Deep Depth-of-Field" in worded("a dog", 16.0, 50.0, "depth_of_field")
-    exif = worded("a dog", 2.8, 85.0, "exif")
-    assert exif.startswith("a dog")
-    assert "2.8" in exif
-    assert "85" in exif

@@ -7,8 +7,7 @@ import shutil
 import pytest
 import torch
 
-from tests.training.tiny_run import config
-from training.networks.build import TINY_POOLED, TINY_TEXT
+from tests.training.tiny_run import TINY_POOLED, TINY_TEXT, config
 from training.networks.text import _SDXL, _untrained, build_text
 
 PROMPTS = ["a red disc before a blue wall", ""]

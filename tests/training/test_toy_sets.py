@@ -30,7 +30,7 @@ def test_the_wall_blurs_and_the_disc_stays():
 def test_packed_sets(tmp_path):
     settings = config()
     networks = build(settings)
-    paths = write(tmp_path, settings, 3, networks)
+    paths = write(tmp_path, networks.vae, settings.size_px, 3)
     assert [path.name for path in paths] == ["deep", "shallow"]
     captions = []
     for name, path in zip(("deep", "shallow"), paths, strict=True):
@@ -49,4 +49,4 @@ def test_packed_sets(tmp_path):
         assert torch.allclose(packed[0].mean.float(), found, rtol=1e-3, atol=1e-4)
         packed.close()
     with pytest.raises(FileExistsError):
-        write(tmp_path, settings, 3, networks)
+        write(tmp_path, networks.vae, settings.size_px, 3)

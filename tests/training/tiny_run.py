@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from training.config.run import load_config
-from training.distill import rng as draws
+from training.distill import rng
 from training.distill.batch import Batch
-from training.networks.build import TINY_POOLED, TINY_TEXT, build
+from training.networks.build import build
+from training.run.loop import Trainer
 
+#: Widths of the tiny UNet's prompt.
+TINY_TEXT, TINY_POOLED = 16, 16
 SMOKE = Path(__file__).parents[2] / "training" / "configs" / "smoke_cpu.yaml"
 
 
@@ -47,7 +50,7 @@ def batch(turn, settings, samples=(0,), f_number: float = 2.0, place: int = 0):
     at = tuple(i + place * len(samples) for i in samples)
 
     def noise(purpose, *shape):
-        return draws.normal(7, turn.step, at, purpose, shape)
+        return rng.normal(7, turn.step, at, purpose, shape)
 
     one = torch.ones(len(at))
     return Batch(
@@ -60,6 +63,14 @@ def batch(turn, settings, samples=(0,), f_number: float = 2.0, place: int = 0):
         sensor_mm=36.0 * one,
         samples=at,
     )
+
+
+def train(settings, source, nets=None, on_step=lambda step: None) -> Trainer:
+    """All steps of a config."""
+    trainer = Trainer(settings, nets or build(settings))
+    for step in range(settings.steps):
+        on_step(trainer.step(step, source))
+    return trainer
 
 
 class SavedBytes:

@@ -14,8 +14,9 @@ from tests.training.tiny_run import SMOKE
 from training.__main__ import main
 from training.config.run import load_config
 from training.data.toy_sets import write
-from training.run import loop
+from training.networks.build import build
 from training.run.checkpoint import latest
+from training.run.loop import Trainer
 
 #: Cheap settings that change nothing of what is tested: no grids, and nothing computed twice.
 CHEAP = ("log.samples_every=0", "log.histograms_every=0", "checkpointing=false", "fake_updates=2")
@@ -23,7 +24,8 @@ CHEAP = ("log.samples_every=0", "log.histograms_every=0", "checkpointing=false",
 
 def sets(folder: Path, count: int = 4) -> list[str]:
     """Two toy sets, as overrides of a config."""
-    write(folder, load_config(SMOKE), count)
+    settings = load_config(SMOKE)
+    write(folder, build(settings).vae, settings.size_px, count)
     return [f"data.{name}={folder / name}" for name in ("deep", "shallow")]
 
 
@@ -61,10 +63,12 @@ def step_numbers(run: Path) -> list[int]:
 def at(monkeypatch, step: int, act: Callable[[], None]) -> None:
     """Let something happen once a step is computed, before it is written down."""
 
-    def steps(run, source, first=0):
-        for done in loop.steps(run, source, first):
-            if done.turn.step == step:
-                act()
-            yield done
+    whole = Trainer.step
 
-    monkeypatch.setattr("training.run.runner.steps", steps)
+    def one(trainer, number, source):
+        done = whole(trainer, number, source)
+        if number == step:
+            act()
+        return done
+
+    monkeypatch.setattr(Trainer, "step", one)

@@ -83,7 +83,6 @@ class PackedSet(Sequence[PackedSample]):
         _check_files(self.path, self.manifest)
         self.table = _read_index(self.path, self.manifest)
         names = self.table.column_names
-        self.has_images = "image_offset" in names
         kinds = [kind for kind in (LATENTS, IMAGES) if f"{column_prefix(kind)}_offset" in names]
         self._ranges = {
             kind: tuple(

@@ -106,14 +106,6 @@ class Batches(Iterator[list[Any]]):
         self.step += 1
         return batch
 
-    def state_dict(self) -> dict[str, int]:
-        """The next step: all that is needed to go on, on any number of ranks."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self.step = int(state["step"])
-
     def _read(self, position: int) -> Any:
         candidates = [self._sampler.sample(position)]
         for attempt in self._sampler.substitutes(position):

@@ -9,14 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lens_models import Camera, Focus, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
-from ..config.run import Config
-from ..networks.build import build
-from ..networks.models import Networks
 from . import PackedWriter, Record
 from .pack import jpeg_bytes
 
@@ -53,18 +50,18 @@ def photograph(number: int, side: int, set_name: str) -> tuple[Tensor, str]:
 
 
 @torch.no_grad()
-def write(folder: str | Path, config: Config, count: int, networks: Networks | None = None) -> list[Path]:
+def write(folder: str | Path, vae: nn.Module, size_px: int, count: int) -> list[Path]:
     """Pack `count` scenes into `folder/deep` and as many others into `folder/shallow`.
 
-    config: gives size and autoencoder. Raises FileExistsError for a set that is there.
+    vae: the autoencoder of the run that reads them. Raises FileExistsError for a set that is there.
     """
-    vae, written = (networks or build(config)).vae, []
+    written = []
     for i, set_name in enumerate(("deep", "shallow")):
         path = Path(folder) / set_name
         path.parent.mkdir(parents=True, exist_ok=True)
         with PackedWriter(path, about={"made by": "training toy-sets"}) as writer:
             for number in range(count):
-                srgb, caption = photograph(i * count + number, config.size_px, set_name)
+                srgb, caption = photograph(i * count + number, size_px, set_name)
                 found = vae.encode(2.0 * srgb - 1.0).latent_dist
                 writer.add(
                     Record(
@@ -75,7 +72,7 @@ def write(folder: str | Path, config: Config, count: int, networks: Networks | N
                         FOCAL_MM,
                         SENSOR_MM,
                         caption,
-                        original=(config.size_px, config.size_px),
+                        original=(size_px, size_px),
                         jpeg=jpeg_bytes((srgb[0] * 255).round().to(torch.uint8)),
                     )
                 )

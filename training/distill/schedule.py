@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config.run import Config
-from . import rng as draws
+from . import rng
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def turn(step: int, config: Config) -> Turn:
     and over the iterations between, so that the fake score sees both sets equally often.
     """
     cycle, within = divmod(step, config.fake_updates)
-    k = draws.integers(config.seed, step, [draws.EVERYONE], "student step", 0, len(config.timesteps)).item()
+    k = rng.integers(config.seed, step, [rng.EVERYONE], "student step", 0, len(config.timesteps)).item()
     return Turn(
         step=step,
         generator=within == 0,

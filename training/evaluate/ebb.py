@@ -19,7 +19,7 @@ import torch
 from lens_models.light import srgb_to_linear
 from lens_models.metrics import energy
 
-from .pictures import SUFFIXES, read_srgb, save_sheet
+from ..images import SUFFIXES, read_srgb, save_sheet
 from .statistics import wilson
 
 log = logging.getLogger("fine_defocus")

@@ -14,22 +14,22 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lens_models.generator.exif_embedding import told_the_camera
+from lens_models.generator.exif_embedding import camera_conditioned
 from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused, timesteps
 
-from ..distill import rng as draws
+from ..distill import rng
 from ..networks.models import Prompt
 from ..networks.sdxl_unet import generate, time_ids
 from .camera_tokens import SETTINGS
-from .kit import Kit, decoded
+from .networks import NetworkCache, decoded
 
 _LATENT_PX = 8
 Predict = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a generator is asked: text, and the camera for those that are told it by numbers."""
+class Request:
+    """What a generator is asked for: text, and the camera for those that read it as numbers."""
 
     prompt: str
     text: str
@@ -38,20 +38,29 @@ class Asked:
     seed: int
 
 
-class Generator(Protocol):
-    """told: whether the camera reaches it besides the text. name: of its pictures, for files."""
+class TextToImage(Protocol):
+    """name: of its pictures, for files. reads_camera: whether the camera reaches it besides the text.
 
-    name: str
-    told: bool
+    student: its name among the trained ones, None for another network.
+    """
 
-    def picture(self, kit: Kit, asked: Asked) -> Tensor:
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def reads_camera(self) -> bool: ...
+
+    @property
+    def student(self) -> str | None: ...
+
+    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
         """sRGB `(1, 3, H, W)`, 0..1."""
         ...
 
 
-def noise(asked: Asked, step: int, side: int) -> Tensor:
+def noise(request: Request, step: int, side: int) -> Tensor:
     """Unit noise of a step, `(1, 4, side, side)` float64, from seed and prompt alone."""
-    return draws.normal(asked.seed, step, [0], f"evaluate {asked.prompt}", (4, side, side)).double()
+    return rng.normal(request.seed, step, [0], f"evaluate {request.prompt}", (4, side, side)).double()
 
 
 def ddim(predict: Predict, start: Tensor, steps: int) -> Tensor:
@@ -71,20 +80,21 @@ class Guided:
     """SDXL with classifier-free guidance; its unconditional input is zeros, as SDXL has it."""
 
     name: str = "sdxl"
-    told: bool = False
+    reads_camera: bool = False
+    student: None = None
 
-    def picture(self, kit: Kit, asked: Asked) -> Tensor:
-        return kit.decode(self.latent(kit, asked))
+    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
+        return networks.decode(self.latent(networks, request))
 
-    def latent(self, kit: Kit, asked: Asked, control: Tensor | None = None) -> Tensor:
+    def latent(self, networks: NetworkCache, request: Request, control: Tensor | None = None) -> Tensor:
         """control: `(1, 3, H, W)` 0..1, what the ControlNet sees."""
-        unet, prompt = kit.sdxl(), kit.text()([asked.text])
+        unet, prompt = networks.sdxl(), networks.text()([request.text])
         both = Prompt(*(torch.cat([empty, full]) for full, empty in zip(prompt, prompt.empty, strict=True)))
-        start = noise(asked, 0, kit.config.size_px // _LATENT_PX).to(kit.device)
+        start = noise(request, 0, networks.config.size_px // _LATENT_PX).to(networks.device)
         weight = next(unet.parameters())
         added = {"text_embeds": both.pooled.to(weight), "time_ids": time_ids(start).repeat(2, 1).float()}
         reads = {"encoder_hidden_states": both.text.to(weight), "added_cond_kwargs": added}
-        net = None if control is None else kit.controlnet()
+        net = None if control is None else networks.controlnet()
 
         def predict(noisy: Tensor, t: int) -> Tensor:
             twice, more = noisy.to(weight).repeat(2, 1, 1, 1), {}
@@ -93,45 +103,45 @@ class Guided:
                     twice,
                     t,
                     controlnet_cond=control.to(weight).expand(2, -1, -1, -1),
-                    conditioning_scale=kit.config.control_scale,
+                    conditioning_scale=networks.config.control_scale,
                     return_dict=False,
                     **reads,
                 )
                 more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-            untold, told = unet(twice, t, **reads, **more).sample.double().chunk(2)
-            return untold + kit.config.guidance * (told - untold)
+            unconditional, conditional = unet(twice, t, **reads, **more).sample.double().chunk(2)
+            return unconditional + networks.config.guidance * (conditional - unconditional)
 
-        return ddim(predict, start, kit.config.steps)
+        return ddim(predict, start, networks.config.steps)
 
 
 @dataclass(frozen=True)
 class FewSteps:
-    """A student by its name in the config; told: f-number and focal length reach its EXIF embedding."""
+    """A student by its name in the config; reads_camera: the camera reaches its EXIF embedding."""
 
     student: str
-    told: bool = False
+    reads_camera: bool = False
 
     @property
     def name(self) -> str:
         return f"student_{self.student}"
 
-    def picture(self, kit: Kit, asked: Asked) -> Tensor:
-        network = kit.student(self.student)
-        if self.told and network.exif is None:
+    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
+        network = networks.student(self.student)
+        if self.reads_camera and network.exif is None:
             raise ValueError(
                 f"students.{self.student} has no EXIF embedding: its run must have exif_embedding: true."
             )
-        unet, side = network.unet, kit.config.size_px // _LATENT_PX
-        prompt = kit.text()([asked.text])
-        noises = (noise(asked, i, side) for i in range(len(network.timesteps)))
+        unet, side = network.unet, networks.config.size_px // _LATENT_PX
+        prompt = networks.text()([request.text])
+        noises = (noise(request, i, side) for i in range(len(network.timesteps)))
         camera = (
-            told_the_camera(unet, network.exif, asked.f_number, asked.focal_mm)
-            if self.told
+            camera_conditioned(unet, network.exif, request.f_number, request.focal_mm)
+            if self.reads_camera
             else nullcontext()
         )
         with camera:
             clean = generate(unet, noises, prompt.text, prompt.pooled, timesteps=network.timesteps)
-        return kit.decode(clean)
+        return networks.decode(clean)
 
 
 @dataclass(frozen=True)
@@ -139,32 +149,33 @@ class TokenGuided:
     """SD 2.1 that reads the camera as four tokens behind the prompt's."""
 
     name: str = "camera_tokens"
-    told: bool = True
+    reads_camera: bool = True
+    student: None = None
 
-    def picture(self, kit: Kit, asked: Asked) -> Tensor:
-        net, config = kit.camera_tokens(), kit.config
+    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
+        net, config = networks.camera_tokens(), networks.config
         given = config.camera_tokens
         side = (config.size_px if given is None else given.size_px) // _LATENT_PX
         iso, exposure = (100.0, 0.01) if given is None else (given.iso, given.exposure_s)
-        values = dict(zip(SETTINGS, (asked.focal_mm, asked.f_number, iso, exposure), strict=True))
-        settings = torch.tensor([[values[name] for name in SETTINGS]], device=kit.device)
+        values = dict(zip(SETTINGS, (request.focal_mm, request.f_number, iso, exposure), strict=True))
+        settings = torch.tensor([[values[name] for name in SETTINGS]], device=networks.device)
         camera, weight = net.tokens(settings), next(net.unet.parameters())
         text = torch.cat(
             [
-                torch.cat([_encoded(net.tokenizer, net.encoder, words, kit.device), camera], dim=1)
-                for words in ("", asked.text)
+                torch.cat([_encoded(net.tokenizer, net.encoder, words, networks.device), camera], dim=1)
+                for words in ("", request.text)
             ]
         ).to(weight)
-        table = alphas_bar(device=kit.device)
+        table = alphas_bar(device=networks.device)
 
         def predict(noisy: Tensor, t: int) -> Tensor:
             out = net.unet(noisy.to(weight).repeat(2, 1, 1, 1), t, encoder_hidden_states=text).sample
-            untold, told = out.double().chunk(2)
-            found = untold + config.guidance * (told - untold)
+            unconditional, conditional = out.double().chunk(2)
+            found = unconditional + config.guidance * (conditional - unconditional)
             # v = √ᾱ ε − √(1 − ᾱ) x0, so ε = √ᾱ v + √(1 − ᾱ) x_t
             return table[t].sqrt() * found + (1 - table[t]).sqrt() * noisy if net.velocity else found
 
-        return decoded(net.vae, ddim(predict, noise(asked, 0, side).to(kit.device), config.steps))
+        return decoded(net.vae, ddim(predict, noise(request, 0, side).to(networks.device), config.steps))
 
 
 def _encoded(tokenizer: object, encoder: nn.Module, words: str, device: torch.device) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,28 @@ from lens_models.metrics.consistency import PAIRINGS
 
 from .. import units
 from ..config.load import ConfigError
-from .kit import Kit, swept
+from ..images import save_png
 from .measures import SCHEMA, SPACES, Meters
-from .methods import METHODS, Kept, Method, Pictures, ThroughTheLens
+from .methods import METHODS, CachedImages, Method, Pictures, ThroughTheLens
+from .networks import NetworkCache, swept
 from .options import Evaluation
-from .pictures import save_png
-from .prompts import Asking
+from .prompts import PromptEntry
 
 log = logging.getLogger("fine_defocus")
 #: Raised when the same settings would give other samples than before.
 VERSION = 1
 
 
-def rows_of(table: str, asked: str | None) -> list[str]:
+def rows_of(table: str, wanted: str | None) -> list[str]:
     """Row names from "1-3,9,controlnet", in the table's order; all numbered ones without.
 
     Raises ConfigError that names the rows there are.
     """
     known = METHODS[table]
-    if not asked:
+    if not wanted:
         return [name for name in known if name.isdigit() or name == "full"]
     chosen: set[str] = set()
-    for part in asked.replace(" ", "").split(","):
+    for part in wanted.replace(" ", "").split(","):
         first, dash, last = part.partition("-")
         if dash and first.isdigit() and last.isdigit():
             within = [n for n in known if n.isdigit() and int(first) <= int(n) <= int(last)]
@@ -54,73 +55,61 @@ def rows_of(table: str, asked: str | None) -> list[str]:
     return [name for name in known if name in chosen]
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Makes the worker of a row; can be pickled."""
-
-    config: Evaluation
-    table: str
-    row: str
-    out: str
-    device: str | None = None
-
-    def __call__(self) -> RowWorker:
-        return RowWorker(self)
-
-
 class RowWorker:
     """Units of one row to their samples."""
 
-    def __init__(self, job: Sampler):
-        self.job, self.config = job, job.config
-        self.kit, self.meters = _networks(self.config, job.device)
-        self.method = shared(METHODS[job.table][job.row], Path(job.out) / "scenes")
+    def __init__(self, config: Evaluation, table: str, row: str, out: str, device: str | None = None):
+        self.config, self.row, self.out = config, row, out
+        self.networks, self.meters = _networks(config, device)
+        self.method = shared(METHODS[table][row], Path(out) / "scenes")
 
     @torch.no_grad()
     def __call__(self, unit: units.Unit) -> pa.Table:
-        samples = [self.sample(Asking(*item)) for item in unit.items]
+        samples = [self.sample(PromptEntry(*item)) for item in unit.items]
         return pa.Table.from_pylist([{**dict.fromkeys(SCHEMA.names), **s} for s in samples], SCHEMA)
 
-    def sample(self, asking: Asking) -> dict[str, Any]:
+    def sample(self, entry: PromptEntry) -> dict[str, Any]:
         """One prompt: its sweep, and one picture more at its own aperture where FID is measured."""
-        config, focal_mm = self.config, asking.focal_mm or self.config.focal_mm
+        config, focal_mm = self.config, entry.focal_mm or self.config.focal_mm
         wanted = config.f_numbers
-        own = asking.f_number if self.meters.inception is not None else None
-        camera = swept(wanted if own is None else (*wanted, own), focal_mm, config.sensor_mm, self.kit.device)
-        (found,) = self.method.generate(self.kit, [asking.prompt], camera, config.seed)
+        own = entry.f_number if self.meters.inception is not None else None
+        camera = swept(
+            wanted if own is None else (*wanted, own), focal_mm, config.sensor_mm, self.networks.device
+        )
+        found = self.method.generate(self.networks, entry.prompt, camera, config.seed)
         sweep = replace(found, linear=found.linear[: len(wanted)])
-        row: dict[str, Any] = {"number": asking.number, "prompt": asking.prompt, "focal_mm": focal_mm}
+        row: dict[str, Any] = {"number": entry.number, "prompt": entry.prompt, "focal_mm": focal_mm}
         row |= self.meters.sweep(sweep, wanted)
         if own is not None:
             row |= {"own_f_number": own, "own_features": self.meters.features(found.srgb[-1:])}
-        if config.keep or asking.number < config.sheet_prompts:
-            self._keep(asking.number, sweep)
+        if config.keep or entry.number < config.sheet_prompts:
+            self._keep(entry.number, sweep)
         return row
 
     def _keep(self, number: int, sweep: Pictures) -> None:
         for f_number, picture in zip(self.config.f_numbers, sweep.srgb, strict=True):
-            save_png(picture_path(self.job.out, self.job.row, number, f_number), picture)
+            save_png(picture_path(self.out, self.row, number, f_number), picture)
 
 
 #: One process does row after row, and rows share most of their networks.
-_held: dict[tuple[str, str | None], tuple[Kit, Meters]] = {}
+_held: dict[tuple[str, str | None], tuple[NetworkCache, Meters]] = {}
 
 
-def _networks(config: Evaluation, device: str | None) -> tuple[Kit, Meters]:
+def _networks(config: Evaluation, device: str | None) -> tuple[NetworkCache, Meters]:
     key = (config.hash, device)
     if key in _held:
         _held[key][0].release()
     else:
         _held.clear()
-        kit = Kit(config, device)
-        _held[key] = kit, Meters(config.metrics, kit.device)
+        networks = NetworkCache(config, device)
+        _held[key] = networks, Meters(config.metrics, networks.device)
     return _held[key]
 
 
 def shared(method: Method, folder: Path) -> Method:
     """The method with its sharp pictures kept, where it looks at them through a lens."""
     if isinstance(method, ThroughTheLens):
-        return replace(method, generator=Kept(method.generator, folder))
+        return replace(method, generator=CachedImages(method.generator, folder))
     return method
 
 
@@ -138,7 +127,7 @@ def fill_grid(
     config: Evaluation,
     table: str,
     rows: Sequence[str],
-    prompts: Sequence[Asking],
+    prompts: Sequence[PromptEntry],
     out: str | Path,
     *,
     workers: int = 0,
@@ -154,10 +143,10 @@ def fill_grid(
     items = [(a.number, a.prompt, a.f_number, a.focal_mm) for a in prompts]
     with units.ray_session(workers, address) if workers > 0 else nullcontext():
         for row in rows:
-            job = Sampler(config, table, row, str(Path(out).resolve()), device)
+            make_worker = partial(RowWorker, config, table, row, str(Path(out).resolve()), device)
             units.run(
                 units.plan(items, config.unit_size, "prompts"),
-                job,
+                make_worker,
                 samples_folder(out, row),
                 workers=workers,
                 address=address,

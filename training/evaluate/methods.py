@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
 from lens_models.files import atomic
-from lens_models.generator.camera_words import appended, depth_of_field, exif_text
+from lens_models.generator.camera_words import with_camera_words
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
-from ..distill.stage2 import mean_depth
-from .generators import Asked, FewSteps, Generator, Guided, TokenGuided
-from .kit import Kit
+from ..distill.stages import mean_depth
+from .generators import FewSteps, Guided, Request, TextToImage, TokenGuided
+from .networks import NetworkCache
 
 Words = Literal["plain", "exif", "depth_of_field"]
 #: Aperture that a text names where the picture before a lens shall be sharp.
@@ -49,34 +49,29 @@ class Method(Protocol):
 
     title: str
 
-    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
-        """Every prompt at every aperture of exif, linear light; the same noise for all apertures."""
+    def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
+        """A prompt at every aperture of exif, linear light; the same noise for all apertures."""
         ...
 
 
-def worded(prompt: str, words: Words, f_number: float, focal_mm: float) -> str:
-    """The prompt with what is said about the camera."""
-    if words == "plain":
-        return prompt
-    said = exif_text(f_number, focal_mm) if words == "exif" else depth_of_field(f_number)
-    return appended(prompt, said)
-
-
 @dataclass(frozen=True)
-class Painted:
-    """No lens: the generator makes a picture for every aperture."""
+class PerAperture:
+    """No lens: the generator makes a picture for every aperture, the same request only once."""
 
     title: str
-    generator: Generator
+    generator: TextToImage
     words: Words = "plain"
 
-    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
-        return [
-            Pictures(
-                srgb_to_linear(torch.cat(_each(kit, self.generator, self.words, prompt, exif, seed))).cpu()
-            )
-            for prompt in prompts
-        ]
+    def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
+        made: dict[tuple[str, float | None], Tensor] = {}
+        frames, focal_mm = [], float(exif.focal_mm)
+        for f_number in _stops(exif):
+            text = with_camera_words(prompt, self.words, f_number, focal_mm)
+            key = (text, f_number if self.generator.reads_camera else None)
+            if key not in made:
+                made[key] = self.generator.picture(networks, Request(prompt, text, f_number, focal_mm, seed))
+            frames.append(made[key])
+        return Pictures(srgb_to_linear(torch.cat(frames)).cpu())
 
 
 @dataclass(frozen=True)
@@ -87,26 +82,23 @@ class ThroughTheLens:
     """
 
     title: str
-    generator: Generator
+    generator: TextToImage
     lens: str
     focus: Literal["untrained", "trained", "mean_depth"] = "untrained"
     words: Words = "plain"
 
-    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
-        return [self._one(kit, prompt, exif, seed) for prompt in prompts]
-
-    def _one(self, kit: Kit, prompt: str, exif: Camera, seed: int) -> Pictures:
+    def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         focal_mm = float(exif.focal_mm)
-        said = worded(prompt, self.words, DEEP_F_NUMBER, focal_mm)
-        srgb = self.generator.picture(kit, Asked(prompt, said, DEEP_F_NUMBER, focal_mm, seed))
-        depth_m = kit.depth_m(srgb, focal_mm)
+        said = with_camera_words(prompt, self.words, DEEP_F_NUMBER, focal_mm)
+        srgb = self.generator.picture(networks, Request(prompt, said, DEEP_F_NUMBER, focal_mm, seed))
+        depth_m = networks.depth_m(srgb, focal_mm)
         if self.focus == "mean_depth":
             focus = Focus(mean_depth(depth_m))
         else:
-            student = getattr(self.generator, "student", None) if self.focus == "trained" else None
-            focus = Focus(*kit.focus(student)(srgb, depth_m)[:2])
+            student = self.generator.student if self.focus == "trained" else None
+            focus = Focus(*networks.focus(student)(srgb, depth_m)[:2])
         linear = LENSES[self.lens](
-            srgb_to_linear(srgb), depth_m, focus, exif, max_radius_px=kit.config.max_radius_px
+            srgb_to_linear(srgb), depth_m, focus, exif, max_radius_px=networks.config.max_radius_px
         )
         scale = float(torch.as_tensor(focus.scale).reshape(-1)[0])
         return Pictures(linear.float().cpu(), float(focus.distance_m[0]), scale)
@@ -121,27 +113,28 @@ class DepthControlled:
 
     title: str
 
-    def generate(self, kit: Kit, prompts: Sequence[str], exif: Camera, seed: int) -> list[Pictures]:
-        return [self._one(kit, prompt, exif, seed) for prompt in prompts]
-
-    def _one(self, kit: Kit, prompt: str, exif: Camera, seed: int) -> Pictures:
+    def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         sdxl, focal_mm = Guided(), float(exif.focal_mm)
 
-        def asked(f_number: float) -> Asked:
-            return Asked(prompt, worded(prompt, "exif", f_number, focal_mm), f_number, focal_mm, seed)
+        def request(f_number: float) -> Request:
+            return Request(
+                prompt, with_camera_words(prompt, "exif", f_number, focal_mm), f_number, focal_mm, seed
+            )
 
-        near = 1.0 / kit.depth_m(sdxl.picture(kit, asked(DEEP_F_NUMBER)), focal_mm)
+        near = 1.0 / networks.depth_m(sdxl.picture(networks, request(DEEP_F_NUMBER)), focal_mm)
         low, high = near.amin(dim=(1, 2), keepdim=True), near.amax(dim=(1, 2), keepdim=True)
         control = ((near - low) / (high - low).clamp_min(1e-9))[:, None].expand(-1, 3, -1, -1)
-        found = [kit.decode(sdxl.latent(kit, asked(f_number), control)) for f_number in _stops(exif)]
+        found = [
+            networks.decode(sdxl.latent(networks, request(f_number), control)) for f_number in _stops(exif)
+        ]
         return Pictures(srgb_to_linear(torch.cat(found)).cpu())
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedImages:
     """A generator whose pictures are kept in a folder, for methods that share them."""
 
-    generator: Generator
+    generator: TextToImage
     folder: Path
 
     @property
@@ -149,49 +142,35 @@ class Kept:
         return self.generator.name
 
     @property
-    def told(self) -> bool:
-        return self.generator.told
+    def reads_camera(self) -> bool:
+        return self.generator.reads_camera
 
     @property
     def student(self) -> str | None:
-        """Of the generator."""
-        return getattr(self.generator, "student", None)
+        return self.generator.student
 
-    def picture(self, kit: Kit, asked: Asked) -> Tensor:
-        name = hashlib.sha256(f"{kit.config.hash} {self.name} {asked}".encode()).hexdigest()[:24]
+    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
+        name = hashlib.sha256(f"{networks.config.hash} {self.name} {request}".encode()).hexdigest()[:24]
         path = self.folder / f"{name}.npy"
         if not path.is_file():
-            found = self.generator.picture(kit, asked)
+            found = self.generator.picture(networks, request)
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic(path) as part:
                 np.save(part, found.cpu().numpy())
-        return torch.from_numpy(np.load(path, allow_pickle=False)).to(kit.device)
+        return torch.from_numpy(np.load(path, allow_pickle=False)).to(networks.device)
 
 
 def _stops(exif: Camera) -> list[float]:
     return torch.as_tensor(exif.f_number).reshape(-1).tolist()
 
 
-def _each(kit: Kit, generator: Generator, words: Words, prompt: str, exif: Camera, seed: int) -> list[Tensor]:
-    """A picture per aperture; those that are asked for with the same words are made once."""
-    made: dict[tuple, Tensor] = {}
-    found, focal_mm = [], float(exif.focal_mm)
-    for f_number in _stops(exif):
-        said = worded(prompt, words, f_number, focal_mm)
-        key = (said, f_number if generator.told else None)
-        if key not in made:
-            made[key] = generator.picture(kit, Asked(prompt, said, f_number, focal_mm, seed))
-        found.append(made[key])
-    return found
-
-
 _OURS = FewSteps("ours")
 TABLE1: dict[str, Method] = {
-    "1": Painted("SDXL, EXIF as text", Guided(), "exif"),
-    "2": Painted("SDXL, depth of field as text", Guided(), "depth_of_field"),
-    "3": Painted("4 steps, depth of field as text", FewSteps("depth_of_field_words"), "depth_of_field"),
-    "4": Painted("4 steps, EXIF embedding", FewSteps("exif_embedding", told=True)),
-    "5": Painted("Camera Settings as Tokens", TokenGuided()),
+    "1": PerAperture("SDXL, EXIF as text", Guided(), "exif"),
+    "2": PerAperture("SDXL, depth of field as text", Guided(), "depth_of_field"),
+    "3": PerAperture("4 steps, depth of field as text", FewSteps("depth_of_field_words"), "depth_of_field"),
+    "4": PerAperture("4 steps, EXIF embedding", FewSteps("exif_embedding", reads_camera=True)),
+    "5": PerAperture("Camera Settings as Tokens", TokenGuided()),
     "6": ThroughTheLens("SDXL + TAF Lens", Guided(), "taf"),
     "7": ThroughTheLens("SDXL + Dr.Bokeh Lens", Guided(), "dr_bokeh"),
     "8": ThroughTheLens("SDXL, EXIF fixed at f/22 + TAF Lens", Guided(), "taf", words="exif"),

@@ -15,7 +15,7 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptEntry:
     """A prompt and its place in the file. f_number, focal_mm: of the photo it comes with, where told."""
 
     number: int
@@ -24,7 +24,7 @@ class Asking:
     focal_mm: float | None = None
 
 
-def read_prompts(path: str | Path, limit: int | None = None) -> list[Asking]:
+def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptEntry]:
     """The prompts of a file in their order, the first `limit` of them.
 
     JSON objects and parquet rows have `prompt`, `caption` or `text`, and `f_number` and `focal_mm` or none.
@@ -67,11 +67,11 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _asking(path: Path, number: int, row: Any) -> Asking:
+def _asking(path: Path, number: int, row: Any) -> PromptEntry:
     name = next((n for n in TEXT if isinstance(row, Mapping) and n in row), None)
     if name is None or not isinstance(row[name], str):
         raise ValueError(f"Prompt {number + 1} of {path.name} has no text in {', '.join(TEXT)}.")
-    return Asking(number, row[name], *(_positive(row.get(key)) for key in ("f_number", "focal_mm")))
+    return PromptEntry(number, row[name], *(_positive(row.get(key)) for key in ("f_number", "focal_mm")))
 
 
 def _positive(value: Any) -> float | None:

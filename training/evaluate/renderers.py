@@ -19,10 +19,10 @@ from lens_models.depth.files import read_depth_file
 from lens_models.light import srgb_to_linear
 from lens_models.stops import label
 
+from ..images import SUFFIXES, read_srgb, save_sheet
 from .methods import LENSES, Pictures
 from .options import Evaluation
 from .pfm import read_pfm
-from .pictures import SUFFIXES, read_srgb, save_sheet
 from .statistics import bootstrap
 from .table import NO_WEIGHTS, growing
 

@@ -17,13 +17,13 @@ import torch
 from lens_models.files import atomic
 from lens_models.generator.camera_words import DEEP_FROM
 
+from ..images import SUFFIXES, read_srgb
 from .grid import COLUMNS, LABELLED, read_samples
 from .measures import Meters
 from .methods import METHODS
 from .metrics.fid import FeatureStatistics, frechet_distance
 from .options import Evaluation
-from .pictures import SUFFIXES, read_srgb
-from .prompts import Asking
+from .prompts import PromptEntry
 from .statistics import bootstrap
 
 log = logging.getLogger("fine_defocus")
@@ -62,7 +62,7 @@ def growing(energies: Sequence[float]) -> float:
 
 
 def summary(
-    config: Evaluation, table: str, rows: Sequence[str], prompts: Sequence[Asking], out: str | Path
+    config: Evaluation, table: str, rows: Sequence[str], prompts: Sequence[PromptEntry], out: str | Path
 ) -> dict[str, Any]:
     """What table1.json holds: every column of every row, a number with its interval or why there is none."""
     meters = Meters(config.metrics, "cuda" if torch.cuda.is_available() else "cpu")

@@ -46,7 +46,7 @@ _UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
-class Run:
+class Provenance:
     """Where weights come from. stage, step: of the training. base: what the generator started from.
 
     config_hash, data_hash, code_hash: of the configuration, the data set's manifest and the code.
@@ -84,22 +84,24 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class State:
+class TrainedWeights:
     """Weights as a training leaves them, and what it says of itself (`state.json`); see `read_state`."""
 
     tensors: dict[str, dict[str, Tensor]]
-    run: Run = Run()
+    run: Provenance = Provenance()
     timesteps: tuple[int, ...] = FOUR_STEPS
     unet_config: dict[str, Any] | None = None
     predictor: dict[str, Any] | None = None
     lora_alpha: float | None = None
 
 
-def read_state(folder: str | Path | None = None, files: Mapping[str, str | Path] | None = None) -> State:
+def read_state(
+    folder: str | Path | None = None, files: Mapping[str, str | Path] | None = None
+) -> TrainedWeights:
     """Weights from a folder, or from files by their part, which come first.
 
     folder: holds generator.safetensors, lora.safetensors, focus.safetensors and exif.safetensors, as many as
-        there are; config.json of a UNet that is not SDXL's; state.json with the fields of `Run` and
+        there are; config.json of a UNet that is not SDXL's; state.json with the fields of `Provenance` and
         `timesteps`, `predictor` (`FocusPredictor.settings`) and `lora_alpha`.
     files: "generator", "lora", "focus" or "exif" to a file of that part.
 
@@ -126,9 +128,9 @@ def read_state(folder: str | Path | None = None, files: Mapping[str, str | Path]
     if FOCUS in chosen and chosen[FOCUS].suffix == ".safetensors" and chosen[FOCUS].is_file():
         stated = read_metadata(chosen[FOCUS]).get("predictor")
         told = {**told, "predictor": json.loads(stated)} if stated else told
-    return State(
+    return TrainedWeights(
         {part: read_weights(file).tensors for part, file in chosen.items()},
-        Run(**{f.name: told[f.name] for f in fields(Run) if f.name in told}),
+        Provenance(**{f.name: told[f.name] for f in fields(Provenance) if f.name in told}),
         tuple(told.get("timesteps", FOUR_STEPS)),
         unet_config,
         told.get("predictor"),
@@ -136,7 +138,7 @@ def read_state(folder: str | Path | None = None, files: Mapping[str, str | Path]
     )
 
 
-def export_state(state: State, folder: str | Path, *, dtype: str = "fp16") -> list[Exported]:
+def export_state(state: TrainedWeights, folder: str | Path, *, dtype: str = "fp16") -> list[Exported]:
     """Everything of a state as files for ComfyUI, and the model card; folder: made where it is missing.
 
     Raises ValueError, in a sentence, for weights that do not make their network; OSError for a full disk.
@@ -187,7 +189,7 @@ def export_generator(
     dtype: str = "fp16",
     exif: ExifEmbedding | None = None,
     timesteps: Sequence[int] = FOUR_STEPS,
-    run: Run | None = None,
+    run: Provenance | None = None,
     unet_config: dict[str, Any] | None = None,
 ) -> Exported:
     """Write a generator that Load AIF Generator and `load_unet` read.
@@ -198,7 +200,7 @@ def export_generator(
     Raises ValueError for tensors that are missing, left over or of another shape, for numbers that are not
     finite or too large for the precision, and for a head of another width; OSError for a full disk.
     """
-    run = run or Run()
+    run = run or Provenance()
     with torch.device("meta"):
         load_strict(build_unet(unet_config), tensors, "The generator")
     content = {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
@@ -223,7 +225,7 @@ def export_lora(
     alpha: float | None = None,
     dtype: str = "fp16",
     timesteps: Sequence[int] = FOUR_STEPS,
-    run: Run | None = None,
+    run: Provenance | None = None,
     unet_config: dict[str, Any] | None = None,
 ) -> Exported:
     """Write a generator's LoRA by the names that ComfyUI reads; see `lora_tensors` for those it takes.
@@ -231,7 +233,7 @@ def export_lora(
     alpha: strength times rank; needed where the tensors do not hold it.
     Raises ValueError for layers that the UNet does not have or that are incomplete; OSError for a full disk.
     """
-    run = run or Run()
+    run = run or Provenance()
     with torch.device("meta"):
         layers = {name: tuple(t.shape) for name, t in build_unet(unet_config).state_dict().items()}
     content = {name: _rounded(name, t, dtype) for name, t in lora_tensors(tensors, alpha, layers).items()}
@@ -261,12 +263,12 @@ def predictor_from(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | 
     return predictor.eval()
 
 
-def export_focus(path: str | Path, predictor: FocusPredictor, *, run: Run | None = None) -> Exported:
+def export_focus(path: str | Path, predictor: FocusPredictor, *, run: Provenance | None = None) -> Exported:
     """Write a focus predictor, float32, that Load Focus Model and `load_predictor` read, and read it back.
 
     Raises ValueError for numbers that are not finite; OSError for a full disk.
     """
-    path, run = Path(path), run or Run()
+    path, run = Path(path), run or Provenance()
     tensors = {name: _rounded(name, t, "fp32") for name, t in predictor.state_dict().items()}
     _check_room(path, tensors)
     told, digest = {**run.header, "stage": run.stage, "licence": VST_LICENCE}, weights_hash(tensors)
@@ -285,7 +287,7 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def model_card(written: Sequence[Exported], run: Run, timesteps: Sequence[int] = FOUR_STEPS) -> str:
+def model_card(written: Sequence[Exported], run: Provenance, timesteps: Sequence[int] = FOUR_STEPS) -> str:
     """The card as Markdown, from `training/export/model_card.md`."""
     rows = [
         f"| `{e.path.name}` | {_WHAT[e.part]} | {e.precision} | {e.bytes / 1e6:,.1f} MB | `{e.sha256}` |"

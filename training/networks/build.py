@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lens_models.depth.metric3d.config import PUBLISHED, Metric3DConfig
@@ -17,7 +18,6 @@ from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 
 from ..config.run import Config
 from ..config.sections import Paths
-from ..run.run_folder import is_run, read_part
 from .lora import held_in, share
 from .models import ExifGenerator, FakeScore, FocusRoot, Networks, frozen_copy
 from .sdxl_unet import build_unet, load_unet
@@ -38,8 +38,6 @@ TINY_UNET: dict[str, Any] = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 64,
 }
-#: Widths of the tiny UNet's prompt.
-TINY_TEXT, TINY_POOLED = 16, 64 - 6 * 8
 TINY_VAE: dict[str, Any] = {
     "block_out_channels": (8, 8, 8, 8),
     "norm_num_groups": 4,
@@ -84,15 +82,21 @@ TINY_VST = VSTConfig(
 _RANDOM_DEPTH = "large"
 
 
-def build(config: Config, device: torch.device | str = "cpu") -> Networks:
+def build(
+    config: Config,
+    device: torch.device | str = "cpu",
+    starts: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Networks:
     """All networks that the run needs, the trainable ones in float32 and trainable, the others frozen.
 
-    Untrained ones follow from the config's seed alone, so that every rank builds the same.
+    starts: weights of "generator" and "fake" where the config names another run's folder for them, as
+    `run_folder.starting_weights` reads them. Untrained networks follow from the config's seed alone, so that
+    every rank builds the same.
     Raises FileNotFoundError and ValueError, in a sentence, for weights that are missing or of other networks.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        networks = _built(config, config.models)
+        networks = _built(config, config.models, starts or {})
     dtype = getattr(torch, config.precision)
     networks.dtype, networks.autocast = dtype, dtype != torch.float32
     if networks.shared is not None:
@@ -123,7 +127,7 @@ def build(config: Config, device: torch.device | str = "cpu") -> Networks:
     return networks
 
 
-def _built(config: Config, paths: Paths) -> Networks:
+def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tensor]]) -> Networks:
     teacher = load_unet(paths.teacher) if paths.source == "files" else build_unet(untrained(paths.source))
     shared = teacher if config.lora_rank else None
     if shared is not None:
@@ -135,7 +139,7 @@ def _built(config: Config, paths: Paths) -> Networks:
             unet.requires_grad_(True)
     options = {
         "heads": 2 if config.critic_heads == "per_set" else 1,
-        "told_the_set": config.mu_fake == "dof_embed",
+        "set_conditioned": config.mu_fake == "dof_embed",
     }
     networks = Networks(
         generator=generator,
@@ -146,7 +150,7 @@ def _built(config: Config, paths: Paths) -> Networks:
     )
     if config.exif_embedding:
         networks.generator = ExifGenerator(networks.generator)
-    _start(networks, paths)
+    _start(networks, paths, starts)
     if config.stage == 2:
         networks.depth, networks.depth_canvas = _depth(paths), config.depth_canvas
     if config.stage == 2 and config.focus == "predicted":
@@ -160,7 +164,7 @@ def untrained(source: str) -> dict[str, Any] | None:
     return TINY_UNET if source == "tiny" else None
 
 
-def _start(networks: Networks, paths: Paths) -> None:
+def _start(networks: Networks, paths: Paths, starts: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Give generator and fake score the weights that they start from, where these are not the teacher's."""
     for part, path, takers in (
         ("generator", paths.generator, (networks.generator,)),
@@ -168,8 +172,8 @@ def _start(networks: Networks, paths: Paths) -> None:
     ):
         if path is None:
             continue
-        if is_run(path):
-            weights = read_part(path, part)
+        if part in starts:
+            weights = starts[part]
         elif networks.shared is not None:
             raise ValueError(
                 f"models.{part} is {path}, and with lora_rank it can only be a run's folder: the UNet's own "

@@ -16,6 +16,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from ..config.run import Config
+from .models import Networks, Prompt
+
 #: Diffusers' layers that are gathered one at a time: at most 351 M parameters of SDXL each, where its blocks
 #: hold up to 1.2 billion.
 UNITS = ("Transformer2DModel", "ResnetBlock2D")
@@ -77,6 +80,27 @@ def shard(
         if layer not in inside:
             fully_shard(layer, mesh=mesh, mp_policy=lower)
     return fully_shard(module, mesh=mesh, mp_policy=lower)
+
+
+def shard_networks(networks: Networks, config: Config, mesh: DeviceMesh, prompt: Prompt) -> Networks:
+    """Shard generator, teacher, fake score and focus predictor, in place, and warm them up.
+
+    The critic's heads and the focus predictor compute in float32 whatever the precision. Autoencoder, depth
+    network and the frozen predictor stay whole on every rank.
+    prompt: any encoded one, of the sizes that the run has; the warm-up reads it.
+    """
+    dtype = networks.dtype
+    networks.autocast = False  # sharding casts the weights, so nothing else does
+    for fake in networks.fake:
+        shard(fake, mesh, dtype=dtype, exact=fake.heads)
+    shard(networks.generator, mesh, dtype=dtype)
+    shard(networks.teacher, mesh, dtype=dtype)
+    if networks.focus is not None:
+        shard(networks.focus, mesh, dtype=networks.exact)
+    warm_up(*networks.warm_ups(config, prompt))
+    for network in networks.trainable(config).values():
+        reshard(network)  # an optimiser must be given the shards
+    return networks
 
 
 def warm_up(*calls: Callable[[], object]) -> None:

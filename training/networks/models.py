@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lens_models.camera import Camera, focal_px
 from lens_models.focus.predictor import FocusPredictor
-from lens_models.generator.exif_embedding import ExifEmbedding, told_the_camera
+from lens_models.generator.exif_embedding import ExifEmbedding, camera_conditioned
 
 from ..config.run import Config
 from .lora import Adapted
@@ -66,18 +66,20 @@ class CriticHead(nn.Module):
 class FakeScore(nn.Module):
     """The UNet that follows the generator's distribution, and the critic that shares its lower half.
 
-    heads: 1, or 2 for one critic's head per set. told_the_set: a learned vector of the set, zero at the
-    start, is added to the time embedding.
+    heads: 1, or 2 for one critic's head per set. set_conditioned: a learned vector of the set, zero at
+    the start, is added to the time embedding.
     """
 
-    def __init__(self, unet: nn.Module, side: int, *, heads: int = 1, told_the_set: bool = False):
+    def __init__(self, unet: nn.Module, side: int, *, heads: int = 1, set_conditioned: bool = False):
         """side: of the latents; unet: diffusers' UNet2DConditionModel."""
         super().__init__()
         self.unet = unet
         channels = unet.config.block_out_channels
         lowest = side // 2 ** (len(channels) - 1)
         self.heads = nn.ModuleList([CriticHead(channels[-1], lowest) for _ in range(heads)])
-        self.set_vector = nn.Embedding(2, unet.time_embedding.linear_2.out_features) if told_the_set else None
+        self.set_vector = (
+            nn.Embedding(2, unet.time_embedding.linear_2.out_features) if set_conditioned else None
+        )
         if self.set_vector is not None:
             nn.init.zeros_(self.set_vector.weight)
 
@@ -88,7 +90,7 @@ class FakeScore(nn.Module):
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
         if isinstance(self.unet, Adapted):
             self.unet.select()
-        with self._told(shallow):
+        with self._set_added(shallow):
             if mode == "eps":
                 return self.unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added).sample
             if mode == "critic":
@@ -97,7 +99,7 @@ class FakeScore(nn.Module):
         raise ValueError(f'"{mode}" is not a mode of the fake score: use eps or critic.')
 
     @contextmanager
-    def _told(self, shallow: bool) -> Iterator[None]:
+    def _set_added(self, shallow: bool) -> Iterator[None]:
         if self.set_vector is None:
             yield
             return
@@ -110,7 +112,7 @@ class FakeScore(nn.Module):
 
 
 class ExifGenerator(nn.Module):
-    """A UNet that is told f-number and focal length by an embedding, which is trained with it."""
+    """A UNet conditioned on f-number and focal length by an embedding, which is trained with it."""
 
     def __init__(self, unet: nn.Module):
         super().__init__()
@@ -123,7 +125,7 @@ class ExifGenerator(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, *, f_number: Tensor, focal_mm: Tensor, **reads: Any) -> Any:
         """What diffusers' UNet gives; f_number, focal_mm: `(B,)`."""
-        with told_the_camera(self.unet, self.exif, f_number, focal_mm):
+        with camera_conditioned(self.unet, self.exif, f_number, focal_mm):
             return self.unet(noisy, t, **reads)
 
 
@@ -234,17 +236,17 @@ class Networks:
         self, noisy: Tensor, t: Tensor, prompt: Prompt, f_number: Tensor, focal_mm: Tensor
     ) -> Tensor:
         """The generator's eps, in `exact` like all results here; f_number, focal_mm: `(B,)`."""
-        told = {}
+        camera = {}
         if isinstance(self.generator, ExifGenerator):
-            told = {"f_number": f_number.to(self.device), "focal_mm": focal_mm.to(self.device)}
-        return self._eps(self.generator, noisy, t, prompt, **told)
+            camera = {"f_number": f_number.to(self.device), "focal_mm": focal_mm.to(self.device)}
+        return self._eps(self.generator, noisy, t, prompt, **camera)
 
     def teacher_eps(self, noisy: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """The teacher's eps with classifier-free guidance, in one call: uncond + g (cond − uncond)."""
         both = Prompt(*(torch.cat(pair) for pair in zip(prompt, prompt.empty, strict=True)))
         eps = self._eps(self.teacher, noisy.repeat(2, 1, 1, 1), t.repeat(2), both)
-        told, untold = eps.chunk(2)
-        return untold + guidance * (told - untold)
+        conditional, unconditional = eps.chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
 
     def fake_eps(self, noisy: Tensor, t: Tensor, prompt: Prompt, shallow: bool) -> Tensor:
         """The fake score's eps, without guidance."""
@@ -280,11 +282,11 @@ class Networks:
         with torch.no_grad():
             return self.focus_at_start(srgb, depth_m)[0]
 
-    def _eps(self, unet: nn.Module, noisy: Tensor, t: Tensor, prompt: Prompt, **told: Tensor) -> Tensor:
+    def _eps(self, unet: nn.Module, noisy: Tensor, t: Tensor, prompt: Prompt, **camera: Tensor) -> Tensor:
         noisy, prompt, ids = self._inputs(noisy, prompt)
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
         with self._computing():
-            eps = unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added, **told).sample
+            eps = unet(noisy, t, encoder_hidden_states=prompt.text, added_cond_kwargs=added, **camera).sample
             return eps.to(self.exact)
 
     def _fake(self, noisy: Tensor, t: Tensor, prompt: Prompt, shallow: bool, mode: str) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lens_models.generator.schedule import FOUR_STEPS, alphas_bar, clean_estimate, diffused
+from lens_models.generator.schedule import FOUR_STEPS, sample_few_steps
 
 LATENT_PX = 8
 #: What makes a UNet SDXL's; the rest are the library's defaults.
@@ -101,24 +101,21 @@ def generate(
     Steps are computed in float64, the network in its own precision. Differentiable.
     """
     weight = next(unet.parameters())
-    table = alphas_bar(device=weight.device)
-    source = iter(noises)
-    clean = None if start_step == 0 else latent
     if start_step and latent is None:
         raise ValueError(f"Step {start_step} starts from a latent, and there is none: start at step 0.")
-    for i, t in enumerate(timesteps):
-        if i < start_step:
-            continue
-        noise = next(source).to(weight.device, torch.float64)
-        noisy = noise if clean is None else diffused(clean.to(noise), noise, table[t])
+
+    def eps(noisy: Tensor, t: int) -> Tensor:
         added = {
             "text_embeds": pooled.to(weight),
-            "time_ids": (time_ids(noise) if ids is None else ids).to(weight.device, torch.float32),
+            "time_ids": (time_ids(noisy) if ids is None else ids).to(weight.device, torch.float32),
         }
-        eps = unet(
-            noisy.to(weight.dtype), t, encoder_hidden_states=text.to(weight), added_cond_kwargs=added
-        ).sample
-        clean = clean_estimate(noisy, eps.to(noisy), table[t])
-        if on_step is not None:
-            on_step(i, clean)
-    return clean
+        reads = {"encoder_hidden_states": text.to(weight), "added_cond_kwargs": added}
+        return unet(noisy.to(weight.dtype), t, **reads).sample
+
+    return sample_few_steps(
+        eps,
+        (noise.to(weight.device) for noise in noises),
+        timesteps[start_step:],
+        latent=latent if start_step else None,
+        on_step=None if on_step is None else lambda i, clean: on_step(start_step + i, clean),
+    )

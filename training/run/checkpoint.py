@@ -225,16 +225,6 @@ def latest(root: str | Path) -> Path | None:
     return None
 
 
-def load_models(folder: str | Path, models: Models) -> None:
-    """Take only weights from a checkpoint, in place, on all ranks together: how stage 2 starts from stage 1.
-
-    Raises ValueError for an incomplete checkpoint and for other weights.
-    """
-    folder = _whole(folder)
-    with _naming(folder):
-        state.read_weights(folder / "dcp", models)
-
-
 def read_model(folder: str | Path, name: str) -> dict[str, Tensor]:
     """The whole weights of one model on the CPU, by their names; for one process, such as the export's.
 

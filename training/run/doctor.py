@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from lens_models.weights import read_metadata
 
-from .budget import GB, Plan, estimate
+from .budget import GB, TrainingPlan
 
 #: What a run imports, and the name it is installed by.
 PACKAGES = {
@@ -63,7 +63,7 @@ def examine(
     stage when not given.
     """
     if needed_gb is None:
-        needed_gb = CHECKPOINTS_KEPT * estimate(Plan(stage=stage)).checkpoint_gb if device == "cuda" else 1.0
+        needed_gb = CHECKPOINTS_KEPT * TrainingPlan(stage=stage).checkpoint_gb if device == "cuda" else 1.0
     return [
         *accelerators(device, stage),
         bfloat16(device),
@@ -90,12 +90,12 @@ def accelerators(device: str, stage: int) -> list[Finding]:
                 "as device for the small configurations.",
             )
         ]
-    needed = estimate(Plan(stage=stage, gpus=len(sizes), per_node=len(sizes))).total_gb
+    needed = TrainingPlan(stage=stage, gpus=len(sizes), per_node=len(sizes)).total_gb
     count = "1 GPU" if len(sizes) == 1 else f"{len(sizes)} GPUs"
     found = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB"
     if needed <= min(sizes):
         return [Finding(True, f"{found} on each.")]
-    return [Finding(False, f"{found} on each: use more GPUs, 8-bit Adam or a LoRA.")]
+    return [Finding(False, f"{found} on each: use more GPUs or LoRAs (lora_rank).")]
 
 
 def gpu_memory_gb() -> list[float]:

@@ -1,9 +1,11 @@
-"""The training loop of one process; with sharded networks, of each."""
+"""A step of the training: gradients of a turn's batches, clipping, and the optimisers.
+
+Of one process; with sharded networks, of each.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +17,9 @@ from ..config.run import Config
 from ..distill import schedule
 from ..distill.batch import Batch, NotFinite
 from ..distill.schedule import Turn
-from ..distill.stage1 import Stage1
-from ..distill.stage2 import Stage2
-from ..networks import fsdp as shard
-from ..networks.build import build
+from ..distill.stages import Stage1, Stage2
+from ..networks import fsdp
 from ..networks.models import Networks
-
-log = logging.getLogger("fine_defocus")
 
 #: The batch of a turn's accumulation; a pure function of both and of the rank.
 Source = Callable[[Turn, int], Batch]
@@ -42,8 +40,8 @@ class Step:
     seen: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
-class Run:
-    """Networks, optimisers and stage of a run; `step` is all there is to a step."""
+class Trainer:
+    """Networks, optimisers and stage of a run; `step` is one iteration of the training."""
 
     def __init__(self, config: Config, networks: Networks):
         """networks: as they shall be trained; sharded ones are sharded and warmed up already."""
@@ -82,7 +80,7 @@ class Run:
             told = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
             raise self._stopped(NotFinite(f"A gradient is not finite: norms are {told}."), step, i, batch)
         for network in self.trained.values():
-            shard.reshard(network)
+            fsdp.reshard(network)
         share = schedule.rate(step, self.config)
         for name in norms:
             for group in self.optimisers[name].param_groups:
@@ -101,10 +99,10 @@ class Run:
         together = not self.config.optimiser.clip_separately
         for name in reached:
             if not (together and name in ("generator", "focus")):
-                norms[name] = shard.clip(reached[name], limit)
+                norms[name] = fsdp.clip(reached[name], limit)
         pair = [name for name in ("generator", "focus") if name in reached and together]
         if pair:
-            norm = shard.clip([p for name in pair for p in reached[name]], limit)
+            norm = fsdp.clip([p for name in pair for p in reached[name]], limit)
             norms |= dict.fromkeys(pair, norm)
         return norms
 
@@ -132,30 +130,3 @@ class Run:
         path = folder / f"not_finite_step_{step:06d}_sample_{batch.samples[0]}.safetensors"
         save_file(batch.tensors(), path, metadata={"step": str(step), "accumulation": str(i)})
         return NotFinite(f"Step {step} stopped: {error} The batch is saved as {path}.")
-
-
-def train(
-    config: Config,
-    source: Source,
-    *,
-    networks: Networks | None = None,
-    on_step: Callable[[Run, Step], None] | None = None,
-) -> Run:
-    """Train from the start for `config.steps` iterations.
-
-    source: gives the batches. networks: built from the config when not given. on_step: called after every
-    step, such as to log or to save.
-    Raises NotFinite when a loss or a gradient is; the batch is saved into the run's folder.
-    """
-    run = Run(config, networks or build(config))
-    for done in steps(run, source):
-        log.info("%s", done)
-        if on_step is not None:
-            on_step(run, done)
-    return run
-
-
-def steps(run: Run, source: Source, first: int = 0) -> Iterator[Step]:
-    """The steps from `first` on, each done when it is given."""
-    for step in range(first, run.config.steps):
-        yield run.step(step, source)

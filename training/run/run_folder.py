@@ -21,7 +21,8 @@ from torch import Tensor
 from lens_models.files import atomic
 
 from ..config.run import Config
-from ..export.export import Run, State
+from ..config.sections import Paths
+from ..export.export import Provenance, TrainedWeights
 from ..export.lora_names import is_lora
 from ..networks.lora import peft_names
 from . import checkpoint
@@ -64,12 +65,21 @@ def write(
     return folder
 
 
+def starting_weights(paths: Paths) -> dict[str, dict[str, Tensor]]:
+    """Of "generator" and "fake" where the config names a run's folder, from its newest checkpoint.
+
+    Raises ValueError for a run without a complete one.
+    """
+    named = {"generator": paths.generator, "fake": paths.fake}
+    return {part: read_part(path, part) for part, path in named.items() if path is not None and is_run(path)}
+
+
 def read_part(path: str | Path, part: str) -> dict[str, Tensor]:
     """Weights of a network of the newest checkpoint. Raises ValueError, in a sentence, without one."""
     return checkpoint.read_model(_newest(Path(path)), part)
 
 
-def read_run(path: str | Path, step: int | None = None) -> State:
+def read_run(path: str | Path, step: int | None = None) -> TrainedWeights:
     """What a run has trained, for the export; step: of a checkpoint, the newest when not given.
 
     Raises ValueError, in a sentence, for a folder that is no run or has no such checkpoint.
@@ -91,9 +101,9 @@ def read_run(path: str | Path, step: int | None = None) -> State:
         elif part == "focus":
             tensors[part] = checkpoint.read_model(folder, part)
     hashes = {name: told[f"{name}_hash"] for name in ("config", "data", "code")}
-    return State(
+    return TrainedWeights(
         tensors,
-        Run(told["stage"], reached, told["base"], *hashes.values()),
+        Provenance(told["stage"], reached, told["base"], *hashes.values()),
         tuple(told["timesteps"]),
         told["unet"],
         told["predictor"],

@@ -18,18 +18,17 @@ import torch.distributed as dist
 from torch import nn
 
 from ..config.run import FREE, Config
-from ..data.source import PackedSource
-from ..evaluate.pictures import save_png
+from ..images import save_png
 from ..networks.build import build
-from ..networks.fsdp import device_mesh
+from ..networks.fsdp import device_mesh, shard_networks
 from ..networks.models import ExifGenerator
 from ..networks.text import TextEncoders, build_text
-from ..parallel import spread
 from . import samples
 from .checkpoint import Checkpoints, Resumed, StopRequest
-from .journal import Histograms, Journal
-from .loop import Run, Step, steps
-from .run_folder import CHECKPOINTS, write
+from .loop import Step, Trainer
+from .run_folder import CHECKPOINTS, starting_weights, write
+from .run_log import Histograms, RunLog
+from .source import PackedSource
 
 log = logging.getLogger("fine_defocus")
 
@@ -93,11 +92,11 @@ def run(config: Config, device: str | None = None) -> Path:
             )
         text = build_text(config, ranks.device)
         source = PackedSource(config, text, rank=ranks.rank, world=ranks.world)
-        networks = build(config, ranks.device)
-        told = {"unet": _unet(networks.generator), "predictor": getattr(networks.focus, "settings", None)}
+        networks = build(config, ranks.device, starting_weights(config.models))
+        predictor = getattr(networks.focus, "settings", None)
         if ranks.world > 1:
-            spread(networks, config, device_mesh(ranks.device), text(["warm-up"]))
-        training = Run(config, networks)
+            shard_networks(networks, config, device_mesh(ranks.device), text(["warm-up"]))
+        trainer = Trainer(config, networks)
         checkpoints = Checkpoints(
             Path(config.output) / CHECKPOINTS,
             {**config.model_dump(mode="json"), "sets_read": source.identities},
@@ -105,19 +104,19 @@ def run(config: Config, device: str | None = None) -> Path:
             keep_every=config.saving.keep_every,
             may_change=_FREE_ON_RESUME,
         )
-        resumed = checkpoints.load(training.trained, training.optimisers)
+        resumed = checkpoints.load(trainer.trained, trainer.optimisers)
         first = _first(resumed, source, config)
         if ranks.first:
-            write(config, data=source.identities, **told)
+            write(config, unet=_unet_config(networks.generator), predictor=predictor, data=source.identities)
         try:
-            _train(training, source, text, checkpoints, ranks, first)
+            _train(trainer, source, text, checkpoints, ranks, first)
         finally:
             source.close()
     return Path(config.output)
 
 
 def _train(
-    training: Run,
+    trainer: Trainer,
     source: PackedSource,
     text: TextEncoders,
     checkpoints: Checkpoints,
@@ -126,45 +125,46 @@ def _train(
 ) -> None:
     from tqdm import tqdm
 
-    config, folder = training.config.run, Path(training.config.run.output)
+    config, folder = trainer.config.run, Path(trainer.config.run.output)
     histograms = Histograms()
-    journal = Journal(
+    run_log = RunLog(
         folder, first=first, writes=ranks.first, device=ranks.device, tensorboard=config.log.tensorboard
     )
     bar = tqdm(total=config.steps, initial=first, unit="step", disable=not ranks.first)
 
     def save(step: int) -> None:
         path = checkpoints.save(
-            step, training.trained, training.optimisers, {"global_batch": source.global_batch}
+            step, trainer.trained, trainer.optimisers, {"global_batch": source.global_batch}
         )
-        journal.event("saved", step, path=str(path))
+        run_log.event("saved", step, path=str(path))
 
     def show(step: int) -> None:
-        grid = samples.sheet(training, text)
+        grid = samples.sheet(trainer, text)
         if ranks.first:
             save_png(folder / "samples" / f"step_{step:06d}.png", grid)
-        journal.picture("samples", step, grid)
+        run_log.picture("samples", step, grid)
 
-    with StopRequest(ranks.device) as stop, journal, bar:
-        journal.event(
+    with StopRequest(ranks.device) as stop, run_log, bar:
+        run_log.event(
             "started", first, world=ranks.world, global_batch=source.global_batch, config=config.hash
         )
         started = time.perf_counter()
-        for done in steps(training, source, first):
-            after = done.turn.step + 1
-            told = journal.step(done, **_measured(started, ranks.device, source))
+        for step in range(first, config.steps):
+            done = trainer.step(step, source)
+            after = step + 1
+            told = run_log.step(done, **_measured(started, ranks.device, source))
             histograms.add(done.seen)
             bar.set_postfix_str(_shown(done, told), refresh=False)
             bar.update()
             if _due(after, config.log.histograms_every):
-                journal.histograms(after, histograms.taken(ranks.device))
+                run_log.histograms(after, histograms.taken(ranks.device))
             last, asked = after == config.steps, stop.asked()
             if _due(after, config.saving.every) or last or asked:
                 save(after)
             if config.log.samples_every and (last or _due(after, config.log.samples_every)):
                 show(after)
             if asked and not last:
-                journal.event("stopped", after)
+                run_log.event("stopped", after)
                 log.info("Asked to stop: step %d is saved. Start the same command to go on.", after)
                 return
             started = time.perf_counter()
@@ -206,7 +206,7 @@ def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def _unet(generator: nn.Module) -> dict:
+def _unet_config(generator: nn.Module) -> dict:
     """The generator's config.json."""
     inner = generator.unet if isinstance(generator, ExifGenerator) else generator
     return {key: value for key, value in dict(inner.config).items() if not key.startswith("_")}

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from lens_models import Camera
-from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused
+from lens_models.generator.camera_words import with_camera_words
+from lens_models.generator.schedule import sample_few_steps
 from lens_models.show.sheet import contact_sheet
 from lens_models.stops import FULL_STOPS, label
 
 from ..config.run import Config
-from ..data.source import worded
-from ..distill import rng as draws
-from ..distill.stage2 import Stage2
+from ..distill import rng
+from ..distill.stages import Stage2
 from ..networks.models import Networks, Prompt
 from ..networks.text import TextEncoders
-from .loop import Run
+from .loop import Trainer
 
 #: The camera of the grids: 50 mm on a full-frame sensor.
 FOCAL_MM, SENSOR_MM = 50.0, 36.0
@@ -28,38 +28,38 @@ def student_latent(
     networks: Networks, config: Config, prompt: Prompt, sample: int, f_number: float, focal_mm: float
 ) -> Tensor:
     """The generator's clean latent of one prompt, all steps, `(1, 4, h, w)`; sample: names the noise."""
-    table, clean, side = alphas_bar(device=networks.device), None, config.latent_side
-    camera = torch.tensor([f_number]), torch.tensor([focal_mm])
-    for i, t in enumerate(config.timesteps):
-        noise = (
-            draws.normal(config.seed, 0, [sample], f"grid {i}", (4, side, side)).to(networks.device).double()
-        )
-        noisy = noise if clean is None else diffused(clean, noise, table[t])
-        eps = networks.student_eps(noisy, torch.tensor([t], device=networks.device), prompt, *camera)
-        clean = clean_estimate(noisy, eps.double(), table[t])
-    return clean.to(networks.exact)
+    side, camera = config.latent_side, (torch.tensor([f_number]), torch.tensor([focal_mm]))
+    noises = (
+        rng.normal(config.seed, 0, [sample], f"grid {i}", (4, side, side)).to(networks.device)
+        for i in range(len(config.timesteps))
+    )
+
+    def eps(noisy: Tensor, t: int) -> Tensor:
+        return networks.student_eps(noisy, torch.tensor([t], device=networks.device), prompt, *camera)
+
+    return sample_few_steps(eps, noises, config.timesteps).to(networks.exact)
 
 
 @torch.no_grad()
-def photographs(run: Run, text: TextEncoders, caption: str, sample: int) -> tuple[Tensor, list[str]]:
+def photographs(trainer: Trainer, text: TextEncoders, caption: str, sample: int) -> tuple[Tensor, list[str]]:
     """One caption's pictures, sRGB `(8, 3, H, W)` or `(1, 3, H, W)`, and what to write below each.
 
     In stage 2 one sharp picture through the lens at eight apertures. In stage 1 that picture, or eight where
     the generator is told the aperture.
     """
-    config, networks = run.config, run.networks
+    config, networks = trainer.config, trainer.networks
 
     def picture(f_number: float) -> Tensor:
-        prompt = text([worded(caption, f_number, FOCAL_MM, config.prompts)])
+        prompt = text([with_camera_words(caption, config.prompts, f_number, FOCAL_MM)])
         latent = student_latent(networks, config, prompt, sample, f_number, FOCAL_MM)
         return networks.decode(latent).clamp(0.0, 1.0)
 
-    if isinstance(run.stage, Stage2):
+    if isinstance(trainer.stage, Stage2):
         srgb = picture(FULL_STOPS[-1])
         camera = Camera(torch.tensor(FULL_STOPS, device=srgb.device), FOCAL_MM, SENSOR_MM)
         depth_m = networks.depth_m(srgb, Camera(FULL_STOPS[-1], FOCAL_MM, SENSOR_MM))
-        focus = run.stage.focused(srgb, depth_m)
-        shown = run.stage.through_the_lens(srgb, depth_m, focus, camera)
+        focus = trainer.stage.focused(srgb, depth_m)
+        shown = trainer.stage.through_the_lens(srgb, depth_m, focus, camera)
     elif config.prompts != "plain" or config.exif_embedding:
         shown = torch.cat([picture(f_number) for f_number in FULL_STOPS])
     else:
@@ -67,11 +67,11 @@ def photographs(run: Run, text: TextEncoders, caption: str, sample: int) -> tupl
     return shown, [label(f_number) for f_number in FULL_STOPS]
 
 
-def sheet(run: Run, text: TextEncoders) -> Tensor:
+def sheet(trainer: Trainer, text: TextEncoders) -> Tensor:
     """The grid `(H, W, 3)` sRGB, a row per prompt; all ranks of a sharded run call this together."""
     rows, labels = [], []
-    for sample, caption in enumerate(run.config.log.sample_prompts):
-        shown, told = photographs(run, text, caption, sample)
+    for sample, caption in enumerate(trainer.config.log.sample_prompts):
+        shown, told = photographs(trainer, text, caption, sample)
         rows.append(shown.float().cpu())
         labels += told
     columns = len(labels) // len(rows)

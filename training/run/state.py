@@ -114,13 +114,6 @@ def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> No
         raise ValueError(f"Its files are damaged ({_told(_causes(error))}).") from error
 
 
-def read_weights(folder: Path, models: Models) -> None:
-    """Fill models from a folder that holds these and maybe others. Raises ValueError unless they fit."""
-    tensors = weights(models)
-    _compare({k: told for k, told in stored(folder).items() if k.startswith(_prefixes(models))}, tensors)
-    read(folder, tensors)
-
-
 def models_in(folder: Path) -> list[str]:
     """Names of the models in a folder."""
     return sorted({key.split("/")[1] for key in stored(folder) if key.startswith(_MODELS)})
@@ -214,10 +207,6 @@ def _compare(held: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
             break
     if complaints:
         raise ValueError(f"The weights are not those of this run: {'; '.join(complaints)}.")
-
-
-def _prefixes(models: Models) -> tuple[str, ...]:
-    return tuple(f"{_MODELS}{name}/" for name in models)
 
 
 def _owners(models: Models) -> dict[int, str]:

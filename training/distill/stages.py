@@ -1,7 +1,11 @@
-"""Stage 1: the generator of sharp pictures is distilled from the teacher, against the deep set.
+"""The turns of both stages: what is computed, and which gradients are accumulated.
 
-Also what both stages share: the student's own sampling, the distribution matching and GAN losses, and the
-update of fake score and critic.
+Stage 1 distils the generator of sharp pictures from the teacher, against the deep set. Stage 2 trains the
+generator and the focus predictor together; its deep turns are those of stage 1, its shallow ones go through
+
+    latent -> picture -> depth -> focus and TAF Lens -> picture -> latent' -> distribution matching, GAN
+
+The paper does not mention the way back to a latent, but teacher and critic read nothing else.
 """
 
 from __future__ import annotations
@@ -12,18 +16,22 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused
+from lens_models import Camera, Focus, coc_px, taf_lens
+from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused, sample_few_steps
+from lens_models.light import linear_to_srgb, srgb_to_linear
 
 from ..config.run import Config, Range
 from ..networks.models import Networks, Prompt, frozen
-from . import losses
-from . import rng as draws
-from .batch import Batch, Report, finite
+from . import losses, rng
+from .batch import Batch, Report, agree, finite
 from .relay import LossAt, Segment, Values, one_graph, relay
 from .schedule import Turn
 
 #: From the values at a place in the chain to unweighted losses by name.
 TermsAt = Callable[..., dict[str, Tensor]]
+#: Places in the shallow chain: values are the latent; the picture; picture and depth; the picture through
+#: the lens; its latent.
+_DEPTH, _LAST = 2, 4
 
 
 class Stage1:
@@ -32,20 +40,6 @@ class Stage1:
     def __init__(self, config: Config, networks: Networks):
         self.config, self.networks = config, networks
         self.table = alphas_bar(device=networks.device)
-
-    def losses(self, batch: Batch, turn: Turn) -> dict[str, Tensor]:
-        """The generator's losses by name, unweighted, with one graph through everything."""
-        report = Report()
-        chain = self._chain(batch, turn, report)
-        with frozen(*self.networks.fake):
-            values: list[Values] = []
-            for segment in chain:
-                values.append(segment(*(values[-1] if values else ())))
-            return {
-                name: term
-                for place, terms in self._terms(batch, turn, report).items()
-                for name, term in terms(*values[place]).items()
-            }
 
     def backward(self, batch: Batch, turn: Turn, share: float = 1.0) -> Report:
         """Accumulate the gradients of this turn: of the generator in its turns, of the fake score always.
@@ -106,24 +100,23 @@ class Stage1:
 
     def student_input(self, batch: Batch, turn: Turn) -> Tensor:
         """What the student's trained step k sees, from its own k steps before, float64, no gradient."""
-        clean = None
+        before = self.config.timesteps[: turn.k]
+        noises = [self.noise(batch, turn, f"student {i}").double() for i in range(turn.k + 1)]
+        if not before:
+            return noises[0]
         with torch.no_grad():
-            for i in range(turn.k + 1):
-                noise = self.noise(batch, turn, f"student {i}").double()
-                alpha_bar = self.table[self.config.timesteps[i]]
-                noisy = noise if clean is None else diffused(clean, noise, alpha_bar)
-                if i < turn.k:
-                    clean = self._clean(noisy, batch, i)
-        return noisy
+            clean = sample_few_steps(partial(self._eps, batch), noises, before)
+        return diffused(clean, noises[-1], self.table[self.config.timesteps[turn.k]])
 
     def student_step(self, noisy: Tensor, batch: Batch, turn: Turn) -> Tensor:
         """The trained step: the clean latent."""
-        return finite(self._clean(noisy, batch, turn.k), "The generator's latent").to(self.networks.exact)
+        t = self.config.timesteps[turn.k]
+        clean = clean_estimate(noisy, self._eps(batch, noisy, t).double(), self.table[t])
+        return finite(clean, "The generator's latent").to(self.networks.exact)
 
-    def _clean(self, noisy: Tensor, batch: Batch, i: int) -> Tensor:
-        t = torch.full((noisy.shape[0],), self.config.timesteps[i], device=noisy.device)
-        eps = self.networks.student_eps(noisy, t, batch.prompt, batch.f_number, batch.focal_mm)
-        return clean_estimate(noisy, eps.double(), self.table[self.config.timesteps[i]])
+    def _eps(self, batch: Batch, noisy: Tensor, t: int) -> Tensor:
+        times = torch.full((noisy.shape[0],), t, device=noisy.device)
+        return self.networks.student_eps(noisy, times, batch.prompt, batch.f_number, batch.focal_mm)
 
     def _matching(self, batch: Batch, turn: Turn, report: Report, latent: Tensor) -> dict[str, Tensor]:
         """Distribution matching and GAN at the latent that is judged."""
@@ -168,7 +161,7 @@ class Stage1:
         self, latent: Tensor, batch: Batch, turn: Turn, purpose: str, timesteps: Range
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The latent at a timestep drawn for each sample: noisy, t `(B,)`, ᾱ_t `(B, 1, 1, 1)`, noise."""
-        t = draws.integers(
+        t = rng.integers(
             self.config.seed, turn.step, batch.samples, f"{purpose} t", timesteps.low, timesteps.high
         ).to(latent.device)
         noise = self.noise(batch, turn, purpose)
@@ -178,7 +171,7 @@ class Stage1:
     def noise(self, batch: Batch, turn: Turn, purpose: str) -> Tensor:
         """Unit noise of a latent's size for each sample."""
         side = self.config.latent_side
-        found = draws.normal(self.config.seed, turn.step, batch.samples, purpose, (4, side, side))
+        found = rng.normal(self.config.seed, turn.step, batch.samples, purpose, (4, side, side))
         return found.to(self.networks.device, self.networks.exact)
 
     def _teacher_prompt(self, batch: Batch) -> Prompt:
@@ -190,3 +183,113 @@ class Stage1:
                 "the longer prompts too, or set teacher_prompts to neutral."
             )
         return Prompt(batch.teacher_text, batch.teacher_pooled)
+
+
+class Stage2(Stage1):
+    """Deep turns as in stage 1, and shallow turns through the lens."""
+
+    def _chain(self, batch: Batch, turn: Turn, report: Report) -> list[Segment]:
+        chain = super()._chain(batch, turn, report)
+        if not turn.shallow:
+            return chain
+        camera = self.camera(batch)
+        noise = self.noise(batch, turn, "encode") if self.config.sample_latents else None
+
+        def pictured(latent: Tensor) -> Values:
+            return (finite(self.networks.decode(latent), "The decoded picture"),)
+
+        def measured(srgb: Tensor) -> Values:
+            return srgb, self.networks.depth_m(srgb, camera)
+
+        def photographed(srgb: Tensor, depth_m: Tensor) -> Values:
+            focus = self.focused(srgb, depth_m)
+            self._look(report, focus, depth_m, camera, srgb.shape[-1])
+            return (self.through_the_lens(srgb, depth_m, focus, camera),)
+
+        def encoded(srgb: Tensor) -> Values:
+            return (self.networks.encode(srgb, noise),)
+
+        return [*chain, pictured, measured, photographed, encoded]
+
+    def _terms(self, batch: Batch, turn: Turn, report: Report) -> dict[int, TermsAt]:
+        if not turn.shallow:
+            return super()._terms(batch, turn, report)
+        last = {_LAST: partial(self._matching, batch, turn, report)}
+        return last if self.config.focus == "mean_depth" else {_DEPTH: self._focus_term, **last}
+
+    def _sampled(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
+        """As in stage 1; with `huber_every: iteration` the focus predictor gets the Huber term on the way."""
+        wanted = self.config.loss.huber_every == "iteration" and self.config.train_focus
+        if not (turn.shallow and wanted):
+            return super()._sampled(batch, turn, report, share)
+        values: Values = ()
+        for place, segment in enumerate(self._chain(batch, turn, report)):
+            with torch.no_grad():
+                values = segment(*values)
+            if place == _DEPTH:
+                with torch.enable_grad():
+                    self._weighted(self._focus_term, report, share)(*values).backward()
+        return finite(values[0], "The judged latent")
+
+    def _generator_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
+        if not turn.shallow and not self.config.train_generator:
+            return self._sampled(batch, turn, report, share)
+        return super()._generator_backward(batch, turn, report, share)
+
+    def camera(self, batch: Batch) -> Camera:
+        """The photos' own settings."""
+        device = self.networks.device
+        sensor = self.config.lens.sensor_mm
+        own = batch.sensor_mm.to(device) if sensor is None else sensor
+        return Camera(batch.f_number.to(device), batch.focal_mm.to(device), own)
+
+    def focused(self, srgb: Tensor, depth_m: Tensor) -> Focus:
+        """Where the trained predictor focuses, or the mean depth. Raises NotFinite for what is no focus."""
+        if self.config.focus == "mean_depth":
+            return Focus(mean_depth(depth_m))
+        focus, problem = None, None
+        try:
+            distance, scale, _ = self.networks.focus(srgb, depth_m)
+            focus = Focus(distance, scale)
+        except ValueError as error:
+            problem = f"The focus cannot be used: {error}"
+        agree(problem, srgb.device)
+        return focus
+
+    def through_the_lens(self, srgb: Tensor, depth_m: Tensor, focus: Focus, camera: Camera) -> Tensor:
+        """The picture as this camera blurs it, sRGB."""
+        cap = self.config.lens.max_radius_px
+        blurred = taf_lens(srgb_to_linear(srgb), depth_m, focus, camera, max_radius_px=cap)
+        return linear_to_srgb(blurred)
+
+    @torch.no_grad()
+    def _look(self, report: Report, focus: Focus, depth_m: Tensor, camera: Camera, width_px: int) -> None:
+        """What the log says about focus and blur; the relay comes here twice and says the same."""
+        radius = coc_px(depth_m, focus, camera, width_px).abs() / 2.0
+        scale = torch.as_tensor(focus.scale, dtype=radius.dtype).expand(len(radius))
+        report.watched |= {
+            "focus_distance_m": focus.distance_m.mean().item(),
+            "focus_scale": scale.mean().item(),
+            "radius_px": radius.mean().item(),
+            "capped_share": (radius > self.config.lens.max_radius_px).float().mean().item(),
+            "depth_std_m": depth_m.std().item(),
+        }
+        report.seen |= {
+            "focus_distance_m": focus.distance_m.detach(),
+            "focus_scale": scale,
+            "coc_px": 2.0 * radius,
+        }
+
+    def _focus_term(self, srgb: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
+        """Huber distance from the frozen predictor; cut from picture and depth unless the config says so."""
+        if not self.config.loss.huber_to_generator:
+            srgb, depth_m = srgb.detach(), depth_m.detach()
+        focus = self.focused(srgb, depth_m)
+        reference = self.networks.reference_distance(srgb, depth_m)
+        return {"huber": losses.focus_huber(focus.distance_m, reference, self.config.loss.huber_delta)}
+
+
+def mean_depth(depth_m: Tensor) -> Tensor:
+    """Mean of what is nearer than infinity, `(B, H, W)` -> `(B,)`, m."""
+    near = torch.isfinite(depth_m)
+    return torch.where(near, depth_m, 0.0).sum(dim=(1, 2)) / near.sum(dim=(1, 2)).clamp_min(1)

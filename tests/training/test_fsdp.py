@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.training.two_ranks import run
-from training.networks import fsdp as shard
+from training.networks import fsdp
 
 
 class Pair(nn.Module):
@@ -33,10 +33,10 @@ def data(rank_of_two: int | None = None):
 
 def frozen_turn_then_trained(warm: bool, dtype: torch.dtype):
     net = Pair()
-    shard.shard(net, shard.device_mesh("cpu"), dtype=dtype, exact=[net.head])
+    fsdp.shard(net, fsdp.device_mesh("cpu"), dtype=dtype, exact=[net.head])
     x = data(torch.distributed.get_rank())
     if warm:
-        shard.warm_up(lambda: net(x))
+        fsdp.warm_up(lambda: net(x))
     net.requires_grad_(False)
     into = x.clone().requires_grad_()
     net(into).sum().backward()
@@ -45,9 +45,9 @@ def frozen_turn_then_trained(warm: bool, dtype: torch.dtype):
         net(x).square().mean().backward()
     except RuntimeError as error:
         return {"error": str(error)}
-    norm = shard.clip(net.parameters(), 1e9)
-    clipped = shard.clip(net.parameters(), norm / 2)
-    after = shard.clip(net.parameters(), 1e9)
+    norm = fsdp.clip(net.parameters(), 1e9)
+    clipped = fsdp.clip(net.parameters(), norm / 2)
+    after = fsdp.clip(net.parameters(), 1e9)
     passed = into.grad.norm().item()
     return {"norm": norm, "clipped": clipped, "after": after, "seen": net.seen, "input": passed}
 
@@ -59,13 +59,13 @@ def one_process():
 
 
 def names_of_meshes():
-    alone = shard.device_mesh("cpu")
-    nodes = shard.device_mesh("cpu", per_node=1)
+    alone = fsdp.device_mesh("cpu")
+    nodes = fsdp.device_mesh("cpu", per_node=1)
     try:
-        shard.device_mesh("cpu", per_node=3)
+        fsdp.device_mesh("cpu", per_node=3)
     except ValueError as error:
         said = str(error)
-    mean = shard.mean_over_ranks(torch.tensor([float(torch.distributed.get_rank()), 3.0]))
+    mean = fsdp.mean_over_ranks(torch.tensor([float(torch.distributed.get_rank()), 3.0]))
     return {
         "alone": [list(alone.mesh_dim_names), list(alone.shape)],
         "nodes": [list(nodes.mesh_dim_names), list(nodes.shape)],
@@ -124,5 +124,5 @@ def test_the_units_of_sdxl_are_its_transformers_and_residual_blocks():
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=8,
             cross_attention_dim=32, transformer_layers_per_block=1, attention_head_dim=8,
         )  # fmt: skip
-    found = shard.units(net)
+    found = fsdp.units(net)
     assert len(found) == (1 + 1 + 2) + (2 + 2 + 4)  # transformers and residuals: down, middle, up

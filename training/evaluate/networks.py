@@ -61,7 +61,7 @@ class TokenNetworks:
     velocity: bool
 
 
-class Kit:
+class NetworkCache:
     """Networks by what they are for; every one is made once.
 
     Methods raise ConfigError that names the setting where weights are not given, and what the loaders raise.

@@ -62,7 +62,7 @@ def edges(low: float, high: float, logarithmic: bool) -> Tensor:
     return torch.linspace(low, high, _BINS + 1)
 
 
-class Journal:
+class RunLog:
     """log.jsonl of a run; on other ranks than the first it takes part in what all do and writes nothing.
 
     first: the step that comes next. Lines of it and of later steps, which a killed run has left, are dropped.
@@ -72,7 +72,7 @@ class Journal:
     def __init__(
         self, folder: Path, *, first: int, writes: bool, device: torch.device, tensorboard: bool = False
     ):
-        self._device, self._writes = device, writes
+        self._device = device
         self._file, self._board = None, None
         if not writes:
             return
@@ -82,7 +82,7 @@ class Journal:
         if tensorboard:
             self._board = _board(folder / "tensorboard", first)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from training.distill.schedule import Turn
-from training.run.journal import RANGES, Histograms, Journal
 from training.run.loop import Step
+from training.run.run_log import RANGES, Histograms, RunLog
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def written(folder):
 
 
 def test_a_line_per_step(tmp_path):
-    with Journal(tmp_path, first=0, writes=True, device=CPU) as journal:
+    with RunLog(tmp_path, first=0, writes=True, device=CPU) as journal:
         told = journal.step(step(0), seconds=1.5)
     assert told == {"dmd": 0.5, "norm_fake": 2.0, "critic_right": 1.0}
     (line,) = written(tmp_path)
@@ -36,7 +36,7 @@ def test_a_line_per_step(tmp_path):
 
 
 def test_what_a_killed_run_left_is_dropped(tmp_path):
-    with Journal(tmp_path, first=0, writes=True, device=CPU) as journal:
+    with RunLog(tmp_path, first=0, writes=True, device=CPU) as journal:
         journal.event("started", 0)
         for number in range(4):
             journal.step(step(number))
@@ -45,14 +45,14 @@ def test_what_a_killed_run_left_is_dropped(tmp_path):
         journal.event("saved", 4)
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"event": "step", "st')
-    with Journal(tmp_path, first=2, writes=True, device=CPU) as journal:
+    with RunLog(tmp_path, first=2, writes=True, device=CPU) as journal:
         journal.step(step(2))
     found = [(line["event"], line["step"]) for line in written(tmp_path)]
     assert found == [("started", 0), ("step", 0), ("step", 1), ("saved", 2), ("step", 2)]
 
 
 def test_other_ranks_write_nothing(tmp_path):
-    with Journal(tmp_path, first=0, writes=False, device=CPU) as journal:
+    with RunLog(tmp_path, first=0, writes=False, device=CPU) as journal:
         journal.event("started", 0)
         assert journal.step(step(0))["dmd"] == 0.5
     assert not list(tmp_path.iterdir())
@@ -79,4 +79,4 @@ def test_histograms_lose_no_value():
 def test_tensorboard_is_asked_for_in_words(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"log\.tensorboard is on and TensorBoard cannot be imported: pip"):
-        Journal(tmp_path, first=0, writes=True, device=CPU, tensorboard=True)
+        RunLog(tmp_path, first=0, writes=True, device=CPU, tensorboard=True)

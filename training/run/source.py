@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from lens_models.generator.camera_words import appended, depth_of_field, exif_text
+from lens_models.generator.camera_words import with_camera_words
 
 from ..config.run import Config
+from ..data import Batches, CorruptSample, EpochSampler, PackedSample, PackedSet
 from ..distill.batch import Batch
 from ..distill.schedule import Turn, turns_before
+from ..networks.models import Prompt
 from ..networks.text import TextEncoders
-from . import Batches, CorruptSample, EpochSampler, PackedSample, PackedSet
 
 _LOOKED_AT = 16
 
@@ -66,13 +67,14 @@ class PackedSource:
 
     def batch(self, samples: Sequence[PackedSample], places: tuple[int, ...]) -> Batch:
         """Samples with their encoded prompts."""
-        told = [worded(s.caption, s.f_number, s.focal_mm, self.config.prompts) for s in samples]
-        text, pooled = self.text(told)
+
+        def encoded(words: str) -> Prompt:
+            return self.text([with_camera_words(s.caption, words, s.f_number, s.focal_mm) for s in samples])
+
+        text, pooled = encoded(self.config.prompts)
         teacher_text = teacher_pooled = None
         if self.config.teacher_prompts == "suffix":
-            teacher_text, teacher_pooled = self.text(
-                [worded(s.caption, s.f_number, s.focal_mm, "depth_of_field") for s in samples]
-            )
+            teacher_text, teacher_pooled = encoded("depth_of_field")
         f_number, focal_mm, sensor_mm = (
             torch.tensor([getattr(s, name) for s in samples], dtype=torch.float32)
             for name in ("f_number", "focal_mm", "sensor_mm")
@@ -120,12 +122,3 @@ def _latent_shape(packed: PackedSet) -> tuple[int, ...] | None:
         except CorruptSample:
             continue
     return None
-
-
-def worded(caption: str, f_number: float, focal_mm: float, words: str) -> str:
-    """A caption with what the config's `prompts` adds to it."""
-    if words == "depth_of_field":
-        return appended(caption, depth_of_field(f_number))
-    if words == "exif":
-        return appended(caption, exif_text(f_number, focal_mm))
-    return caption
