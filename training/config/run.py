@@ -30,25 +30,25 @@ class Config(Part):
     """A run."""
 
     stage: Literal[1, 2]
-    output: str = Field("runs/unnamed", description="Folder of the run.")
+    output: str = Field(default="runs/unnamed", description="Folder of the run.")
     models: Paths = Paths()
     data: Data = Data()
     saving: Saving = Saving()
     log: Log = Log()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    steps: Annotated[int, Field(ge=1)] = Field(16_000, description="Iterations: fake updates.")
-    batch: Annotated[int, Field(ge=1)] = Field(1, description="Samples per rank and accumulation.")
-    accumulation: Annotated[int, Field(ge=1)] = Field(1, description="Batches per optimiser step.")
+    steps: Annotated[int, Field(ge=1)] = Field(default=16_000, description="Iterations: fake updates.")
+    batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Samples per rank and accumulation.")
+    accumulation: Annotated[int, Field(ge=1)] = Field(default=1, description="Batches per optimiser step.")
     size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = Field(
-        1024, description="Side of the square pictures."
+        default=1024, description="Side of the square pictures."
     )
     timesteps: Annotated[tuple[int, ...], Field(min_length=1)] = Field(
-        FOUR_STEPS, description="The student's steps."
+        default=FOUR_STEPS, description="The student's steps."
     )
     fake_updates: Annotated[int, Field(ge=1)] = Field(
-        5, description="Iterations per generator update; every iteration updates the fake score."
+        default=5, description="Iterations per generator update; every iteration updates the fake score."
     )
-    guidance: Weight = Field(8.0, description="CFG of the teacher; its unconditional input is zeros.")
+    guidance: Weight = Field(default=8.0, description="CFG of the teacher; its unconditional input is zeros.")
     dmd_timesteps: Range = Range(low=20, high=980)
     gan_timesteps: Range = Range(low=0, high=1000)
     fake_timesteps: Range = Range(low=0, high=1000)
@@ -56,70 +56,77 @@ class Config(Part):
     optimiser: Optimiser = Optimiser()
     lens: Lens = Lens()
     depth_canvas: str | tuple[int, int] = Field(
-        AUTO, description="What the depth network sees: a name, or height and width in multiples of 28 px."
+        default=AUTO,
+        description="What the depth network sees: a name, or height and width in multiples of 28 px.",
     )
     mu_fake: Literal["shared", "dof_embed", "separate"] = Field(
-        "shared",
+        default="shared",
         description='Open in the paper, which draws one. "shared": one fake score for both sets. '
         '"dof_embed": one that is told the set by a learned vector on its time embedding. "separate": one '
         "per set (twice the memory).",
     )
     critic_heads: Literal["shared", "per_set"] = Field(
-        "shared", description="Open in the paper: one head of the critic for both sets, or one for each."
+        default="shared",
+        description="Open in the paper: one head of the critic for both sets, or one for each.",
     )
     teacher_prompts: Literal["neutral", "suffix"] = Field(
-        "neutral",
+        default="neutral",
         description='Open in the paper. "neutral": the teacher and the fake score read the generator\'s '
         'prompt. "suffix": the teacher reads the prompt with words for the depth of field, which the batch '
         "brings encoded (`teacher_text`).",
     )
     sample_latents: bool = Field(
-        True,
+        default=True,
         description="Latents of photos and re-encoded pictures are drawn from the autoencoder's "
         "distribution; otherwise its mean is taken. The same for both, or the critic could tell them apart.",
     )
     lora_rank: Annotated[int, Field(ge=0)] = Field(
-        0,
+        default=0,
         description="Not 0: generator and fake score are LoRAs of this rank on the teacher's weights, for "
         "one GPU of 24 GB. The paper trains all weights.",
     )
-    lora_alpha: Positive | None = Field(None, description="Strength times rank of the LoRAs; not set: rank.")
+    lora_alpha: Positive | None = Field(
+        default=None, description="Strength times rank of the LoRAs; not set: rank."
+    )
     sets: Literal["deep", "both"] = Field(
-        "deep",
+        default="deep",
         description='Sets of stage 1; stage 2 has both. "both": deep and shallow photos in turn and no lens, '
         "so that the generator makes the blur itself (Table 1, rows 3 and 4).",
     )
     prompts: Literal["plain", "depth_of_field", "exif"] = Field(
-        "plain",
+        default="plain",
         description='What is added to the captions: nothing; "Deep" or "Shallow Depth-of-Field" (Table 1, '
         "row 3); f-number and focal length as text.",
     )
     exif_embedding: bool = Field(
-        False,
+        default=False,
         description="The generator is told f-number and focal length by an embedding, which is trained with "
         "it (Table 1, row 4).",
     )
     focus: Literal["predicted", "mean_depth"] = Field(
-        "predicted",
+        default="predicted",
         description='Where the lens of the shallow turns is focused. "mean_depth": at the mean of the depth '
         "map with f_s = 1; nothing is predicted (Table 2, row 3).",
     )
-    train_generator: bool = Field(True, description="Off: a frozen generator (Table 2, row 5).")
-    train_focus: bool = Field(True, description="Off: a frozen focus predictor (Table 1, row 9).")
+    train_generator: bool = Field(default=True, description="Off: a frozen generator (Table 2, row 5).")
+    train_focus: bool = Field(default=True, description="Off: a frozen focus predictor (Table 1, row 9).")
     relay: bool = Field(
-        True,
+        default=True,
         description="Back-propagate the shallow turn one segment at a time: less memory, same gradients.",
     )
-    checkpointing: bool = Field(True, description="Activation checkpointing in all networks that have it.")
+    checkpointing: bool = Field(
+        default=True, description="Activation checkpointing in all networks that have it."
+    )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the UNets' computation; depth, focus, lens and losses stay float32."
+        default="float32",
+        description="Of the UNets' computation; depth, focus, lens and losses stay float32.",
     )
     vae_precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
+        default="float32",
         description="Of the autoencoder; bfloat16 takes half its memory and wants the fp16-fix weights.",
     )
     vae_unit: Literal["block", "resnet"] = Field(
-        "block",
+        default="block",
         description="What of the autoencoder checkpointing computes again at a time: resnet takes less "
         "memory.",
     )

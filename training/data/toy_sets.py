@@ -7,9 +7,10 @@ the TAF Lens at f/2, focused on the disc.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lens_models import Camera, Focus, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
@@ -50,7 +51,7 @@ def photograph(number: int, side: int, set_name: str) -> tuple[Tensor, str]:
 
 
 @torch.no_grad()
-def write(folder: str | Path, vae: nn.Module, size_px: int, count: int) -> list[Path]:
+def write(folder: str | Path, vae: Any, size_px: int, count: int) -> list[Path]:
     """Pack `count` scenes into `folder/deep` and as many others into `folder/shallow`.
 
     vae: the autoencoder of the run that reads them. Raises FileExistsError for a set that is there.

@@ -30,7 +30,7 @@ def relay(
     """
     _check(segments, losses)
     with torch.no_grad():
-        values = _run(segments)
+        values = run(segments)
     found: dict[int, Tensor] = {}
     coming: list[Tensor | None] = [None] * len(values[-1])
     for place in reversed(range(len(segments))):
@@ -61,7 +61,7 @@ def one_graph(
     """The same as `relay` in a single graph: each segment runs once, and all of them are held at once."""
     _check(segments, losses)
     with torch.enable_grad():
-        values = _run(segments)
+        values = run(segments)
         found = {place: loss(*values[place]) for place, loss in losses.items()}
         whole = sum(found.values())
     if isinstance(whole, Tensor) and whole.requires_grad:
@@ -69,7 +69,8 @@ def one_graph(
     return [tuple(v.detach() for v in after) for after in values], {p: v.detach() for p, v in found.items()}
 
 
-def _run(segments: Sequence[Segment]) -> list[Values]:
+def run(segments: Sequence[Segment]) -> list[Values]:
+    """The values after each segment."""
     values: list[Values] = []
     for segment in segments:
         values.append(segment(*(values[-1] if values else ())))

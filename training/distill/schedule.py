@@ -37,12 +37,12 @@ def turn(step: int, config: Config) -> Turn:
     and over the iterations between, so that the fake score sees both sets equally often.
     """
     cycle, within = divmod(step, config.fake_updates)
-    k = rng.integers(config.seed, step, [rng.EVERYONE], "student step", 0, len(config.timesteps)).item()
+    k = rng.integers(config.seed, step, [rng.EVERYONE], "student step", 0, len(config.timesteps))[0]
     return Turn(
         step=step,
         generator=within == 0,
         shallow="shallow" in config.set_names and (cycle + within) % 2 == 1,
-        k=k,
+        k=int(k),
         gan=step >= config.loss.gan_from_step,
     )
 

@@ -24,7 +24,7 @@ from ..config.run import Config, Range
 from ..networks.models import Networks, Prompt, frozen
 from . import losses, rng
 from .batch import Batch, Report, agree, finite
-from .relay import LossAt, Segment, Values, one_graph, relay
+from .relay import LossAt, Segment, Values, one_graph, relay, run
 from .schedule import Turn
 
 #: From the values at a place in the chain to unweighted losses by name.
@@ -48,11 +48,9 @@ class Stage1:
         to be thrown away.
         """
         report = Report()
-        if turn.generator:
-            report.sample = self._generator_backward(batch, turn, report, share)
-        else:
-            report.sample = self._sampled(batch, turn, report, share)
-        self._fake_backward(batch, turn, report, share)
+        sample = self._generator_backward if turn.generator else self._sampled
+        report.sample = sample(batch, turn, report, share)
+        self._fake_backward(report.sample.detach(), batch, turn, report, share)
         return report
 
     def _chain(self, batch: Batch, turn: Turn, report: Report) -> list[Segment]:
@@ -67,10 +65,8 @@ class Stage1:
     def _sampled(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
         """The latent for the fake score, on turns without the generator."""
         with torch.no_grad():
-            values: Values = ()
-            for segment in self._chain(batch, turn, report):
-                values = segment(*values)
-        return finite(values[0], "The generator's latent")
+            *_, (latent,) = run(self._chain(batch, turn, report))
+        return finite(latent, "The generator's latent")
 
     def _generator_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
         chain = self._chain(batch, turn, report)
@@ -80,9 +76,9 @@ class Stage1:
         }
         wanted = self.config.relay and len(chain) > 1
         # with LoRAs the critic's must not be the chosen one when the generator is computed again
-        run = relay if wanted or self.config.lora_rank else one_graph
+        backward = relay if wanted or self.config.lora_rank else one_graph
         with frozen(*self.networks.fake):
-            values, _ = run(chain, by_place)
+            values, _ = backward(chain, by_place)
         return values[-1][0]
 
     def _weighted(self, terms: TermsAt, report: Report, share: float) -> LossAt:
@@ -93,8 +89,8 @@ class Stage1:
             found = terms(*values)
             for name, term in found.items():
                 report.losses[name] = finite(term, f"The loss {name}").item()
-            parts = (found.get(name, 0.0) for name in ("dmd", "gan", "huber"))
-            return share * losses.total(*parts, lambdas)
+            dmd, gan, huber = (found.get(name, 0.0) for name in ("dmd", "gan", "huber"))
+            return torch.as_tensor(share * losses.total(dmd, gan, huber, lambdas))
 
         return loss
 
@@ -135,9 +131,8 @@ class Stage1:
             found["gan"] = losses.gan_generator_loss(logits)
         return found
 
-    def _fake_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> None:
+    def _fake_backward(self, sample: Tensor, batch: Batch, turn: Turn, report: Report, share: float) -> None:
         """The fake score on the generator's latent, and the critic on it and on photos."""
-        sample = report.sample.detach()
         noisy, t, _, noise = self.diffuse(sample, batch, turn, "fake", self.config.fake_timesteps)
         eps = self.networks.fake_eps(noisy, t, batch.prompt, turn.shallow)
         loss = finite(losses.fake_loss(eps, noise), "The loss fake")
@@ -222,7 +217,7 @@ class Stage2(Stage1):
         wanted = self.config.loss.huber_every == "iteration" and self.config.train_focus
         if not (turn.shallow and wanted):
             return super()._sampled(batch, turn, report, share)
-        values: Values = ()
+        values = tuple[Tensor, ...]()
         for place, segment in enumerate(self._chain(batch, turn, report)):
             with torch.no_grad():
                 values = segment(*values)
@@ -247,12 +242,11 @@ class Stage2(Stage1):
         """Where the trained predictor focuses, or the mean depth. Raises NotFinite for what is no focus."""
         if self.config.focus == "mean_depth":
             return Focus(mean_depth(depth_m))
-        focus, problem = None, None
         try:
             distance, scale, _ = self.networks.focus(srgb, depth_m)
-            focus = Focus(distance, scale)
+            focus, problem = Focus(distance, scale), None
         except ValueError as error:
-            problem = f"The focus cannot be used: {error}"
+            focus, problem = Focus(1.0), f"The focus cannot be used: {error}"
         agree(problem, srgb.device)
         return focus
 
@@ -266,16 +260,17 @@ class Stage2(Stage1):
     def _look(self, report: Report, focus: Focus, depth_m: Tensor, camera: Camera, width_px: int) -> None:
         """What the log says about focus and blur; the relay comes here twice and says the same."""
         radius = coc_px(depth_m, focus, camera, width_px).abs() / 2.0
+        distance_m = torch.as_tensor(focus.distance_m)
         scale = torch.as_tensor(focus.scale, dtype=radius.dtype).expand(len(radius))
         report.watched |= {
-            "focus_distance_m": focus.distance_m.mean().item(),
+            "focus_distance_m": distance_m.mean().item(),
             "focus_scale": scale.mean().item(),
             "radius_px": radius.mean().item(),
             "capped_share": (radius > self.config.lens.max_radius_px).float().mean().item(),
             "depth_std_m": depth_m.std().item(),
         }
         report.seen |= {
-            "focus_distance_m": focus.distance_m.detach(),
+            "focus_distance_m": distance_m.detach(),
             "focus_scale": scale,
             "coc_px": 2.0 * radius,
         }
@@ -286,7 +281,11 @@ class Stage2(Stage1):
             srgb, depth_m = srgb.detach(), depth_m.detach()
         focus = self.focused(srgb, depth_m)
         reference = self.networks.reference_distance(srgb, depth_m)
-        return {"huber": losses.focus_huber(focus.distance_m, reference, self.config.loss.huber_delta)}
+        return {
+            "huber": losses.focus_huber(
+                torch.as_tensor(focus.distance_m), reference, self.config.loss.huber_delta
+            )
+        }
 
 
 def mean_depth(depth_m: Tensor) -> Tensor:

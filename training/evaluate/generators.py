@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -94,12 +94,11 @@ class Guided:
         weight = next(unet.parameters())
         added = {"text_embeds": both.pooled.to(weight), "time_ids": time_ids(start).repeat(2, 1).float()}
         reads = {"encoder_hidden_states": both.text.to(weight), "added_cond_kwargs": added}
-        net = None if control is None else networks.controlnet()
 
         def predict(noisy: Tensor, t: int) -> Tensor:
             twice, more = noisy.to(weight).repeat(2, 1, 1, 1), {}
-            if net is not None:
-                down, middle = net(
+            if control is not None:
+                down, middle = networks.controlnet()(
                     twice,
                     t,
                     controlnet_cond=control.to(weight).expand(2, -1, -1, -1),
@@ -134,11 +133,9 @@ class FewSteps:
         unet, side = network.unet, networks.config.size_px // _LATENT_PX
         prompt = networks.text()([request.text])
         noises = (noise(request, i, side) for i in range(len(network.timesteps)))
-        camera = (
-            camera_conditioned(unet, network.exif, request.f_number, request.focal_mm)
-            if self.reads_camera
-            else nullcontext()
-        )
+        camera = nullcontext()
+        if self.reads_camera and network.exif is not None:
+            camera = camera_conditioned(unet, network.exif, request.f_number, request.focal_mm)
         with camera:
             clean = generate(unet, noises, prompt.text, prompt.pooled, timesteps=network.timesteps)
         return networks.decode(clean)
@@ -178,7 +175,7 @@ class TokenGuided:
         return decoded(net.vae, ddim(predict, noise(request, 0, side).to(networks.device), config.steps))
 
 
-def _encoded(tokenizer: object, encoder: nn.Module, words: str, device: torch.device) -> Tensor:
+def _encoded(tokenizer: Any, encoder: nn.Module, words: str, device: torch.device) -> Tensor:
     """SD 2's reading of a prompt, `(1, 77, D)`: the encoder's last layer, normed."""
     tokens = tokenizer([words], padding="max_length", max_length=77, truncation=True, return_tensors="pt")
     return encoder(tokens.input_ids.to(device)).last_hidden_state.float()

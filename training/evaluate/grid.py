@@ -162,7 +162,7 @@ def read_samples(out: str | Path, row: str, prompts: int, unit_size: int) -> lis
 
     names = [unit.name for unit in units.plan(range(prompts), unit_size, "prompts")]
     files = [samples_folder(out, row) / f"{name}.parquet" for name in names]
-    return [sample for file in files for sample in pq.read_table(file, partitioning=None).to_pylist()]
+    return [sample for file in files for sample in pq.ParquetFile(file).read().to_pylist()]
 
 
 COLUMNS = tuple(f"energy_{space}{more}" for space in SPACES for more in ("", "_mean_removed"))

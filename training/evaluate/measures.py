@@ -48,7 +48,7 @@ class Meters:
     @cached_property
     def _lpips(self) -> Any:
         given = self.weights
-        if given.lpips_trunk is None:
+        if given.lpips_trunk is None or given.lpips_heads is None:
             return None
         return load_lpips(given.lpips_trunk, given.lpips_heads).to(self.device)
 
@@ -56,7 +56,7 @@ class Meters:
     def _segmenter(self) -> Any:
         if self.weights.segmenter is None:
             return None
-        found = load_segmenter(self.weights.segmenter)
+        found: Any = load_segmenter(self.weights.segmenter)
         found.network.to(self.device)
         return found
 

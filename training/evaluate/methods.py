@@ -47,7 +47,8 @@ class Pictures:
 class Method(Protocol):
     """A row. title: as it stands in the table."""
 
-    title: str
+    @property
+    def title(self) -> str: ...
 
     def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         """A prompt at every aperture of exif, linear light; the same noise for all apertures."""
@@ -100,8 +101,9 @@ class ThroughTheLens:
         linear = LENSES[self.lens](
             srgb_to_linear(srgb), depth_m, focus, exif, max_radius_px=networks.config.max_radius_px
         )
+        distance = float(torch.as_tensor(focus.distance_m).reshape(-1)[0])
         scale = float(torch.as_tensor(focus.scale).reshape(-1)[0])
-        return Pictures(linear.float().cpu(), float(focus.distance_m[0]), scale)
+        return Pictures(linear.float().cpu(), distance, scale)
 
 
 @dataclass(frozen=True)

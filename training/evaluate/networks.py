@@ -1,4 +1,4 @@
-"""The networks of an evaluation, loaded when a method first asks for them and kept until let go."""
+"""The networks of an evaluation, loaded when a method first needs them and kept until released."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from ..config.load import ConfigError, find_config
 from ..config.run import Config, load_config
 from ..config.sections import Paths
 from ..export.export import predictor_from
-from ..networks.build import TINY_UNET, build
+from ..networks.build import TINY_UNET, autoencoder, build
 from ..networks.models import FocusRoot
 from ..networks.models import Networks as TrainingNetworks
 from ..networks.sdxl_unet import build_unet, load_unet
@@ -32,19 +33,20 @@ from ..networks.text import TextEncoders, build_text
 from ..run.run_folder import is_run, read_run
 from .camera_tokens import CameraTokens
 from .lora import merge
-from .options import Evaluation
+from .options import Evaluation, Student
 
 _T = TypeVar("_T")
+_N = TypeVar("_N", bound=nn.Module)
 _TINY_HEAD = 0.05
 #: What stays when a method is done.
-_SHARED = ("sdxl", "text", "vae", "depth", "tiny", "focus None")
+_SHARED = ("sdxl", "text", "vae", "depth", "tiny networks", "focus None")
 
 
 @dataclass(frozen=True, eq=False)
 class StudentNetwork:
     """A generator of few steps, its EXIF head where it has one, and its timesteps."""
 
-    unet: nn.Module
+    unet: Any
     timesteps: tuple[int, ...] = FOUR_STEPS
     exif: ExifEmbedding | None = None
 
@@ -53,12 +55,27 @@ class StudentNetwork:
 class TokenNetworks:
     """SD 2.1 with Camera Settings as Tokens. velocity: it predicts v and not noise."""
 
-    unet: nn.Module
-    vae: nn.Module
+    unet: Any
+    vae: Any
     tokenizer: Any
-    encoder: nn.Module
+    encoder: Any
     tokens: CameraTokens
     velocity: bool
+
+
+def _once(make: Callable[..., _T]) -> Callable[..., _T]:
+    """Make a network when it is first asked for; untrained weights follow from the seed and its name."""
+
+    @wraps(make)
+    def get(self: NetworkCache, *names: str | None) -> _T:
+        key = " ".join([make.__name__.strip("_").replace("_", " "), *map(str, names)])
+        if key not in self._made:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(f"{self.config.seed} {key}".encode()))
+                self._made[key] = make(self, *names)
+        return self._made[key]
+
+    return get
 
 
 class NetworkCache:
@@ -78,46 +95,19 @@ class NetworkCache:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def sdxl(self) -> nn.Module:
-        """SDXL's UNet, without distillation."""
-        return self._once("sdxl", self._sdxl)
-
-    def text(self) -> TextEncoders:
-        """SDXL's two encoders."""
-        return self._once("text", lambda: build_text(self._training_config(), self.device))
-
-    def student(self, name: str) -> StudentNetwork:
-        """A trained generator; name: of `students`."""
-        return self._once(f"student {name}", lambda: self._student(name))
-
     def decode(self, latent: Tensor) -> Tensor:
         """SDXL's autoencoder: sRGB `(B, 3, H, W)`, held in 0..1."""
-        return decoded(self._once("vae", self._vae), latent)
+        return decoded(self._vae(), latent)
 
     def depth_m(self, srgb: Tensor, focal_mm: float) -> Tensor:
         """Depth `(B, H, W)`, m."""
-        network = self._once("depth", self._depth)
         fx_px = focal_px(focal_mm, self.config.sensor_mm, srgb.shape[-1])
-        return network.estimate(srgb, fx_px, canvas=self.config.depth_canvas)
+        return self._depth().estimate(srgb, fx_px, canvas=self.config.depth_canvas)
 
-    def focus(self, student: str | None) -> FocusRoot:
-        """The focus predictor that was trained with a student, or the untrained one."""
-        return self._once(f"focus {student}", lambda: self._focus(student))
-
-    def controlnet(self) -> nn.Module:
-        """A depth ControlNet of SDXL."""
-        return self._once("controlnet", self._controlnet)
-
-    def camera_tokens(self) -> TokenNetworks:
-        """SD 2.1 that is told the camera by tokens."""
-        return self._once("camera tokens", self._camera_tokens)
-
-    def _once(self, key: str, make: Callable[[], _T]) -> _T:
-        if key not in self._made:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(zlib.crc32(f"{self.config.seed} {key}".encode()))
-                self._made[key] = make()
-        return self._made[key]
+    @_once
+    def text(self) -> TextEncoders:
+        """SDXL's two encoders."""
+        return build_text(self._training_config(), self.device)
 
     @property
     def _tiny(self) -> bool:
@@ -133,7 +123,7 @@ class NetworkCache:
             raise ConfigError(f"{name} is not set, and this method needs it: give the path of its weights.")
         return path
 
-    def _asked(self, name: str):
+    def _student_config(self, name: str) -> Student:
         if name not in self.config.students:
             known = ", ".join(sorted(self.config.students)) or "none"
             raise ConfigError(
@@ -141,7 +131,7 @@ class NetworkCache:
             )
         return self.config.students[name]
 
-    def _ready(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    def _ready(self, network: _N, dtype: torch.dtype = torch.float32) -> _N:
         network = network.to(self.device).eval().requires_grad_(False)
         if any(p.dtype != dtype for p in network.parameters()):
             network.to(dtype)
@@ -154,21 +144,26 @@ class NetworkCache:
         paths = Paths(teacher=str(base / "unet"), vae=str(base / "vae"), text=str(base))
         return Config(stage=1, models=paths)
 
+    @_once
     def _tiny_networks(self) -> TrainingNetworks:
-        return self._once("tiny", lambda: build(self._training_config(), self.device))
+        return build(self._training_config(), self.device)
 
-    def _sdxl(self) -> nn.Module:
+    @_once
+    def sdxl(self) -> Any:
+        """SDXL's UNet, without distillation."""
         unet = build_unet(TINY_UNET) if self._tiny else load_unet(Path(self._given("base")) / "unet")
         return self._ready(unet, self._dtype)
 
-    def _student(self, name: str) -> StudentNetwork:
+    @_once
+    def student(self, name: str) -> StudentNetwork:
+        """A trained generator; name: of `students`."""
         if self._tiny:
             unet = self._ready(build_unet(TINY_UNET), self._dtype)
             head = ExifEmbedding(unet.time_embedding.linear_2.out_features, 8)
             with torch.no_grad():  # a fresh head adds nothing, and every aperture would look the same
                 head.linear_2.weight.normal_(0.0, _TINY_HEAD)
             return StudentNetwork(unet, exif=self._ready(head))
-        path = Path(self._asked(name).generator)
+        path = Path(self._student_config(name).generator)
         if not is_run(path):
             head = load_exif_embedding(path) if path.is_file() else None
             steps = read_card(path).timesteps if path.is_file() else None
@@ -187,20 +182,25 @@ class NetworkCache:
         head = None if head is None else self._ready(exif_embedding_from(head, str(path)))
         return StudentNetwork(self._ready(unet, self._dtype), state.timesteps, head)
 
-    def _vae(self) -> nn.Module:
+    @_once
+    def _vae(self) -> Any:
         if self._tiny:
             return self._tiny_networks().vae
-        return self._ready(_autoencoder(Path(self._given("base")) / "vae"))
+        return self._ready(autoencoder(self._training_config().models))
 
-    def _depth(self) -> nn.Module:
+    @_once
+    def _depth(self) -> Any:
         if self._tiny:
             return self._tiny_networks().depth
         return self._ready(load_metric3d(self._given("depth")))
 
-    def _focus(self, student: str | None) -> FocusRoot:
+    @_once
+    def focus(self, student: str | None) -> FocusRoot:
+        """The focus predictor that was trained with a student, or the untrained one."""
         if self._tiny:
-            return self._tiny_networks().focus.requires_grad_(False)
-        path = None if student is None else self._asked(student).focus
+            focus = self._tiny_networks().focus
+            return focus.requires_grad_(False)
+        path = None if student is None else self._student_config(student).focus
         path = self._given("focus") if path is None else path
         if is_run(path):
             state = read_run(path)
@@ -213,11 +213,13 @@ class NetworkCache:
             predictor = load_predictor(path)
         return self._ready(FocusRoot.of(predictor))
 
-    def _controlnet(self) -> nn.Module:
-        from diffusers import ControlNetModel
+    @_once
+    def controlnet(self) -> Any:
+        """A depth ControlNet of SDXL."""
+        from diffusers.models.controlnets.controlnet import ControlNetModel
 
         if self._tiny:
-            network = ControlNetModel.from_unet(self.sdxl())
+            network: Any = ControlNetModel.from_unet(self.sdxl())
             with torch.no_grad():  # fresh, its residuals are 0 whatever it sees
                 for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
                     layer.weight.normal_(0.0, _TINY_HEAD)
@@ -225,10 +227,12 @@ class NetworkCache:
             network = _from_folder(ControlNetModel, self._given("controlnet"))
         return self._ready(network, self._dtype)
 
-    def _camera_tokens(self) -> TokenNetworks:
+    @_once
+    def camera_tokens(self) -> TokenNetworks:
+        """SD 2.1 that reads the camera as tokens."""
         if self._tiny:
             text = self.text()
-            width = text.first.config.hidden_size
+            width = int(cast(Any, text.first).config.hidden_size)
             unet = build_unet(_without_sdxl(width))
             tokens = CameraTokens(width)
             networks = unet, self._tiny_networks().vae, text.tokenizers[0], text.first, tokens, False
@@ -245,7 +249,8 @@ class NetworkCache:
         )
 
     def _read_camera_tokens(self) -> tuple[Any, ...]:
-        from diffusers import UNet2DConditionModel
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
         given = self.config.camera_tokens
@@ -260,11 +265,11 @@ class NetworkCache:
         tokens = CameraTokens(unet.config.cross_attention_dim)
         read = read_weights(given.tokens)
         load_strict(tokens, {name: t.float() for name, t in read.tensors.items()}, read.name)
-        told = folder / "scheduler" / "scheduler_config.json"
-        kind = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        scheduler = folder / "scheduler" / "scheduler_config.json"
+        kind = json.loads(scheduler.read_text(encoding="utf-8")) if scheduler.is_file() else {}
         return (
             unet,
-            _autoencoder(folder / "vae"),
+            _from_folder(AutoencoderKL, folder / "vae"),
             _from_folder(CLIPTokenizer, folder / "tokenizer"),
             _from_folder(CLIPTextModel, folder / "text_encoder"),
             tokens,
@@ -272,7 +277,7 @@ class NetworkCache:
         )
 
 
-def decoded(vae: nn.Module, latent: Tensor) -> Tensor:
+def decoded(vae: Any, latent: Tensor) -> Tensor:
     """sRGB of an autoencoder, held in 0..1; in the autoencoder's own precision."""
     latent = latent.to(next(vae.parameters()))
     return (vae.decode(latent / vae.config.scaling_factor).sample.float() * 0.5 + 0.5).clamp(0.0, 1.0)
@@ -281,12 +286,6 @@ def decoded(vae: nn.Module, latent: Tensor) -> Tensor:
 def swept(f_numbers: tuple[float, ...], focal_mm: float, sensor_mm: float, device: Any = "cpu") -> Camera:
     """A camera at many apertures."""
     return Camera(torch.tensor(f_numbers, device=device), focal_mm, sensor_mm)
-
-
-def _autoencoder(folder: Path) -> nn.Module:
-    from diffusers import AutoencoderKL
-
-    return _from_folder(AutoencoderKL, folder)
 
 
 def _from_folder(kind: Any, folder: str | Path) -> Any:

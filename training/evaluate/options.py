@@ -27,7 +27,7 @@ class Student(Part):
     """A trained generator, and the focus predictor that was trained with it."""
 
     generator: str = Field(description="Run's folder, UNet's folder, or exported .safetensors.")
-    focus: str | None = Field(None, description="Run's folder or file; not set: the untrained one.")
+    focus: str | None = Field(default=None, description="Run's folder or file; not set: the untrained one.")
 
 
 class CameraTokens(Part):
@@ -36,10 +36,10 @@ class CameraTokens(Part):
     model: str = Field(description="Folder of SD 2.1 in the layout of diffusers.")
     tokens: str = Field(description="The embedding of the four settings, .safetensors or .pth.")
     lora: str = Field(description="The UNet's LoRA by peft's names.")
-    lora_alpha: Positive | None = Field(None, description="Strength times rank; not set: rank.")
+    lora_alpha: Positive | None = Field(default=None, description="Strength times rank; not set: rank.")
     size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 768
-    iso: Positive = Field(100.0, description="Open in the paper, which varies the aperture alone.")
-    exposure_s: Positive = Field(0.01, description="Open in the paper, as iso.")
+    iso: Positive = Field(default=100.0, description="Open in the paper, which varies the aperture alone.")
+    exposure_s: Positive = Field(default=0.01, description="Open in the paper, as iso.")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -63,15 +63,17 @@ SegmenterChoice = Annotated[
 class Metrics(Part):
     """Weights of the metrics; what is not given is a column without numbers."""
 
-    lpips_trunk: str | None = Field(None, description="torchvision's AlexNet.")
-    lpips_heads: str | None = Field(None, description="LPIPS v0.1 of AlexNet.")
+    lpips_trunk: str | None = Field(default=None, description="torchvision's AlexNet.")
+    lpips_heads: str | None = Field(default=None, description="LPIPS v0.1 of AlexNet.")
     segmenter: SegmenterChoice | None = Field(
-        None,
+        default=None,
         description="Folder of a MaskFormer, Mask2Former or OneFormer, or {kind: semantic_sam} and folders.",
     )
-    inception: str | None = Field(None, description="FID's Inception-v3.")
-    deep: str | None = Field(None, description="Folder of photos that FID of f/10 and above compares with.")
-    shallow: str | None = Field(None, description="The same for apertures wider than f/10.")
+    inception: str | None = Field(default=None, description="FID's Inception-v3.")
+    deep: str | None = Field(
+        default=None, description="Folder of photos that FID of f/10 and above compares with."
+    )
+    shallow: str | None = Field(default=None, description="The same for apertures wider than f/10.")
 
     @model_validator(mode="after")
     def _whole(self) -> Metrics:
@@ -84,33 +86,45 @@ class Evaluation(Part):
     """All that the numbers depend on, besides the prompts."""
 
     source: Literal["files", "tiny"] = Field(
-        "files", description='"tiny": small untrained networks of the same kinds, for a CPU.'
+        default="files", description='"tiny": small untrained networks of the same kinds, for a CPU.'
     )
-    base: str | None = Field(None, description="SDXL's folder: unet, vae, both tokenizers and encoders.")
-    depth: str | None = Field(None, description="Metric3Dv2.")
-    focus: str | None = Field(None, description="The saliency network of rows 6 to 9, as published.")
-    controlnet: str | None = Field(None, description="Folder of a depth ControlNet of SDXL.")
-    students: dict[str, Student] = Field({}, description="Trained generators by the names methods use.")
+    base: str | None = Field(
+        default=None, description="SDXL's folder: unet, vae, both tokenizers and encoders."
+    )
+    depth: str | None = Field(default=None, description="Metric3Dv2.")
+    focus: str | None = Field(default=None, description="The saliency network of rows 6 to 9, as published.")
+    controlnet: str | None = Field(default=None, description="Folder of a depth ControlNet of SDXL.")
+    students: dict[str, Student] = Field(
+        default={}, description="Trained generators by the names methods use."
+    )
     camera_tokens: CameraTokens | None = None
     metrics: Metrics = Metrics()
     size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 1024
     depth_canvas: str | tuple[int, int] = AUTO
     precision: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="Of the UNets; autoencoder, depth, focus and lens stay float32."
+        default="float32", description="Of the UNets; autoencoder, depth, focus and lens stay float32."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="The same noise for every method.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="The same noise for every method."
+    )
     f_numbers: Annotated[tuple[Positive, ...], Field(min_length=2)] = FULL_STOPS
-    focal_mm: Positive = Field(50.0, description="Where the prompts bring none. Open in the paper.")
-    sensor_mm: Positive = Field(36.0, description="Width of the sensor. Open in the paper.")
-    steps: Annotated[int, Field(ge=1)] = Field(50, description="DDIM steps of SDXL without distillation.")
-    guidance: Weight = Field(7.5, description="CFG of SDXL. Open in the paper; diffusers' usual value.")
-    control_scale: Weight = Field(1.0, description="Strength of the ControlNet. Open in the paper.")
-    max_radius_px: Positive | None = Field(None, description="Blur radii are held here.")
-    unit_size: Annotated[int, Field(ge=1)] = Field(8, description="Prompts per unit of work.")
-    sheet_prompts: Annotated[int, Field(ge=0)] = Field(4, description="Prompts shown on sheets.")
-    keep: bool = Field(False, description="Keep the pictures of all prompts, not of the sheets alone.")
+    focal_mm: Positive = Field(default=50.0, description="Where the prompts bring none. Open in the paper.")
+    sensor_mm: Positive = Field(default=36.0, description="Width of the sensor. Open in the paper.")
+    steps: Annotated[int, Field(ge=1)] = Field(
+        default=50, description="DDIM steps of SDXL without distillation."
+    )
+    guidance: Weight = Field(
+        default=7.5, description="CFG of SDXL. Open in the paper; diffusers' usual value."
+    )
+    control_scale: Weight = Field(default=1.0, description="Strength of the ControlNet. Open in the paper.")
+    max_radius_px: Positive | None = Field(default=None, description="Blur radii are held here.")
+    unit_size: Annotated[int, Field(ge=1)] = Field(default=8, description="Prompts per unit of work.")
+    sheet_prompts: Annotated[int, Field(ge=0)] = Field(default=4, description="Prompts shown on sheets.")
+    keep: bool = Field(
+        default=False, description="Keep the pictures of all prompts, not of the sheets alone."
+    )
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="Of the bootstrap.")
+    resamples: Annotated[int, Field(ge=100)] = Field(default=2000, description="Of the bootstrap.")
 
     @model_validator(mode="after")
     def _rising(self) -> Evaluation:

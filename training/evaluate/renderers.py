@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from lens_models.stops import label
 from ..images import SUFFIXES, read_srgb, save_sheet
 from .methods import LENSES, Pictures
 from .options import Evaluation
-from .pfm import read_pfm
 from .statistics import bootstrap
 from .table import NO_WEIGHTS, growing
 
@@ -85,6 +85,17 @@ def photos(folder: str | Path) -> Iterator[Sharp]:
         yield Sharp(path.stem, srgb_to_linear(srgb), fill_missing(metres, (metres > 0) & ~metres.isnan()))
     if not count:
         raise ValueError(f"{folder} has no picture with depth in metres beside it ({', '.join(DEPTHS)}).")
+
+
+def read_pfm(path: Path) -> Tensor:
+    """A grey .pfm as `(1, H, W)` float32, first line on top. Raises ValueError for another kind of file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.array(picture, dtype=np.float32))[None]
+    except OSError as error:
+        raise ValueError(f"{path.name} is no grey float map, or damaged: {error}") from error
 
 
 def render(sharp: Sharp, lens: str, config: Evaluation) -> Pictures:

@@ -128,7 +128,9 @@ def build(
 
 
 def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tensor]]) -> Networks:
-    teacher = load_unet(paths.teacher) if paths.source == "files" else build_unet(untrained(paths.source))
+    teacher = (
+        load_unet(str(paths.teacher)) if paths.source == "files" else build_unet(untrained(paths.source))
+    )
     shared = teacher if config.lora_rank else None
     if shared is not None:
         teacher, generator, fake = share(shared, config.lora_rank, config.lora_alpha or config.lora_rank)
@@ -193,9 +195,9 @@ def _fakes(config: Config) -> int:
     return 2 if config.mu_fake == "separate" else 1
 
 
-def autoencoder(paths: Paths) -> nn.Module:
+def autoencoder(paths: Paths) -> Any:
     """SDXL's autoencoder, or a tiny one. Raises ValueError for a folder that holds none."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     if paths.source == "files":
         try:
@@ -218,7 +220,7 @@ def _checkpoint_resnets(vae: nn.Module) -> None:
 
 def _depth(paths: Paths) -> Metric3Dv2:
     if paths.source == "files":
-        return load_metric3d(paths.depth)
+        return load_metric3d(str(paths.depth))
     if paths.source == "random":
         return Metric3Dv2(PUBLISHED[_RANDOM_DEPTH])
     network = Metric3Dv2(TINY_DEPTH)
@@ -229,7 +231,7 @@ def _depth(paths: Paths) -> Metric3Dv2:
 
 def _focus(paths: Paths) -> FocusPredictor:
     if paths.source == "files":
-        return load_predictor(paths.focus)
+        return load_predictor(str(paths.focus))
     return FocusPredictor(VisualSaliencyTransformer(TINY_VST if paths.source == "tiny" else None))
 
 

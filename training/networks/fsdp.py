@@ -79,7 +79,8 @@ def shard(
     for layer in units(module):
         if layer not in inside:
             fully_shard(layer, mesh=mesh, mp_policy=lower)
-    return fully_shard(module, mesh=mesh, mp_policy=lower)
+    fully_shard(module, mesh=mesh, mp_policy=lower)
+    return module
 
 
 def shard_networks(networks: Networks, config: Config, mesh: DeviceMesh, prompt: Prompt) -> Networks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ def peft_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix("weights.").replace(_DOT, "."): tensor for key, tensor in tensors.items()}
 
 
-def share(unet: nn.Module, rank: int, alpha: float) -> tuple[Adapted, Adapted, Adapted]:
+def share(unet: Any, rank: int, alpha: float) -> tuple[Adapted, Adapted, Adapted]:
     """Teacher, generator and fake score from one UNet, whose own weights are frozen.
 
     alpha / rank is the LoRAs' strength; untrained they change nothing.
@@ -82,7 +82,7 @@ def share(unet: nn.Module, rank: int, alpha: float) -> tuple[Adapted, Adapted, A
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         for name in (GENERATOR, FAKE):
-            settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LAYERS))
+            settings = LoraConfig(r=rank, lora_alpha=cast(int, alpha), target_modules=list(LAYERS))
             unet.add_adapter(settings, adapter_name=name)
     for name in (GENERATOR, FAKE):
         for _, parameter in lora_parameters(unet, name):

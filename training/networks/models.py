@@ -60,7 +60,7 @@ class CriticHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(B, C, h, w)` -> logits `(B,)`, computed in the head's own precision."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.layers(features.to(self.layers[-1].weight.dtype)).mean(dim=(1, 2, 3))
+            return self.layers(features.to(next(self.parameters()).dtype)).mean(dim=(1, 2, 3))
 
 
 class FakeScore(nn.Module):
@@ -70,10 +70,10 @@ class FakeScore(nn.Module):
     the start, is added to the time embedding.
     """
 
-    def __init__(self, unet: nn.Module, side: int, *, heads: int = 1, set_conditioned: bool = False):
+    def __init__(self, unet: Any, side: int, *, heads: int = 1, set_conditioned: bool = False):
         """side: of the latents; unet: diffusers' UNet2DConditionModel."""
         super().__init__()
-        self.unet = unet
+        self.unet: Any = unet
         channels = unet.config.block_out_channels
         lowest = side // 2 ** (len(channels) - 1)
         self.heads = nn.ModuleList([CriticHead(channels[-1], lowest) for _ in range(heads)])
@@ -114,9 +114,9 @@ class FakeScore(nn.Module):
 class ExifGenerator(nn.Module):
     """A UNet conditioned on f-number and focal length by an embedding, which is trained with it."""
 
-    def __init__(self, unet: nn.Module):
+    def __init__(self, unet: Any):
         super().__init__()
-        self.unet = unet
+        self.unet: Any = unet
         self.exif = ExifEmbedding(unet.time_embedding.linear_2.out_features)
 
     def enable_gradient_checkpointing(self) -> None:
@@ -147,12 +147,11 @@ class FocusRoot(FocusPredictor):
         """Distance `(B,)` m, scale `(B,)`, saliency `(B, H, W)`; see `FocusPredictor.forward`."""
         focus, saliency = super().forward(srgb, depth_m)
         # FSDP2 hangs its hooks on what is returned, and a view may lose them
-        return focus.distance_m.clone(), focus.scale.clone(), saliency.clone()
+        distance_m, scale = (torch.as_tensor(value).clone() for value in (focus.distance_m, focus.scale))
+        return distance_m, scale, saliency.clone()
 
 
-def lower_half(
-    unet: nn.Module, noisy: Tensor, t: Tensor, text: Tensor, added: Mapping[str, Tensor]
-) -> Tensor:
+def lower_half(unet: Any, noisy: Tensor, t: Tensor, text: Tensor, added: Mapping[str, Tensor]) -> Tensor:
     """What diffusers' UNet has after its middle block, `(B, C, h, w)`; the rest is not computed."""
     embedding = unet.time_embedding(unet.get_time_embed(sample=noisy, timestep=t))
     embedding = embedding + unet.get_aug_embed(
@@ -174,14 +173,15 @@ class Networks:
     in dtype (not when sharded with a precision of their own). exact: of everything between the networks.
     """
 
-    generator: nn.Module
-    teacher: nn.Module
-    fake: tuple[nn.Module, ...]
-    vae: nn.Module
-    depth: nn.Module | None = None
-    focus: nn.Module | None = None
-    focus_at_start: nn.Module | None = None
-    shared: nn.Module | None = None
+    # Any: torch and diffusers do not say what their modules take
+    generator: Any
+    teacher: Any
+    fake: tuple[FakeScore, ...]
+    vae: Any
+    depth: Any = None
+    focus: Any = None
+    focus_at_start: Any = None
+    shared: Any = None
     depth_canvas: str | tuple[int, int] = ""
     dtype: torch.dtype = torch.float32
     autocast: bool = False
@@ -194,7 +194,7 @@ class Networks:
 
     def trainable(self, config: Config) -> dict[str, nn.Module]:
         """The networks that this run trains, by the names they have in a checkpoint."""
-        names = {"fake": self.fake[0]}
+        names: dict[str, nn.Module] = {"fake": self.fake[0]}
         if len(self.fake) > 1:
             names["fake_shallow"] = self.fake[1]
         if config.train_generator:
@@ -203,7 +203,7 @@ class Networks:
             names["focus"] = self.focus
         return names
 
-    def fake_for(self, shallow: bool) -> nn.Module:
+    def fake_for(self, shallow: bool) -> FakeScore:
         """The fake score of a set."""
         return self.fake[int(shallow) if len(self.fake) > 1 else 0]
 
@@ -282,7 +282,7 @@ class Networks:
         with torch.no_grad():
             return self.focus_at_start(srgb, depth_m)[0]
 
-    def _eps(self, unet: nn.Module, noisy: Tensor, t: Tensor, prompt: Prompt, **camera: Tensor) -> Tensor:
+    def _eps(self, unet: Any, noisy: Tensor, t: Tensor, prompt: Prompt, **camera: Tensor) -> Tensor:
         noisy, prompt, ids = self._inputs(noisy, prompt)
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
         with self._computing():

@@ -33,10 +33,10 @@ SDXL_CONFIG: dict[str, Any] = {
 }
 
 
-def build_unet(config: dict[str, Any] | None = None) -> nn.Module:
+def build_unet(config: dict[str, Any] | None = None) -> Any:
     """An untrained diffusers UNet; config: its config.json, SDXL's without one."""
     try:
-        from diffusers import UNet2DConditionModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     except ImportError as error:
         raise ImportError(
             "The generator for training needs diffusers, which cannot be imported: pip install diffusers. "

@@ -45,14 +45,14 @@ class TextEncoders(nn.Module):
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Prompt:
         """Encoded prompts, float32, on the encoders' device."""
-        layers, pooled = [], None
+        layers, pooled = [], torch.empty(0)
         for tokenizer, encoder in zip(self.tokenizers, (self.first, self.second), strict=True):
             tokens = tokenizer(
                 list(prompts), padding="max_length", max_length=_LENGTH, truncation=True, return_tensors="pt"
             ).input_ids.to(next(encoder.parameters()).device)
             found = encoder(tokens, output_hidden_states=True)
             layers.append(found.hidden_states[-2])
-            pooled = getattr(found, "text_embeds", None)
+            pooled = getattr(found, "text_embeds", pooled)
         return Prompt(torch.cat(layers, dim=-1).float(), pooled.float())
 
 
@@ -69,7 +69,7 @@ def build_text(config: Config, device: torch.device | str = "cpu") -> TextEncode
             f"pip install -r training/requirements.txt. ({error})"
         ) from error
     if config.models.source == "files":
-        read = _read(Path(config.models.text), transformers)
+        read = _read(Path(str(config.models.text)), transformers)
         return read.to(device, getattr(torch, config.precision))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

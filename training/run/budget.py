@@ -99,7 +99,7 @@ class TrainingPlan:
     def trainable(self) -> dict[str, float]:
         """Trained parameters by network; with LoRAs those of the LoRAs."""
         unet = self.lora_rank * NETWORKS["lora_per_rank"] or NETWORKS["unet"]
-        found = {"generator": unet, "fake": unet + NETWORKS["gan_head"]}
+        found: dict[str, float] = {"generator": unet, "fake": unet + NETWORKS["gan_head"]}
         return found | ({"focus": NETWORKS["vst"]} if self.stage == 2 else {})
 
     @property

@@ -65,7 +65,7 @@ def examine(
     if needed_gb is None:
         needed_gb = CHECKPOINTS_KEPT * TrainingPlan(stage=stage).checkpoint_gb if device == "cuda" else 1.0
     return [
-        *accelerators(device, stage),
+        accelerators(device, stage),
         bfloat16(device),
         sharding(),
         collectives("gloo", "cpu"),
@@ -77,25 +77,23 @@ def examine(
     ]
 
 
-def accelerators(device: str, stage: int) -> list[Finding]:
+def accelerators(device: str, stage: int) -> Finding:
     """GPUs, and whether the stage's memory is in them; nothing is asked of the CPU."""
+    version = f"torch {torch.__version__}"
     if device == "cpu":
-        return [Finding(True, f"torch {torch.__version__} on the CPU: for small configurations only.")]
+        return Finding(True, f"{version} on the CPU: for small configurations only.")
     sizes = gpu_memory_gb()
     if not sizes:
-        return [
-            Finding(
-                False,
-                f"torch {torch.__version__} sees no GPU: install a CUDA build of torch, or look with the CPU "
-                "as device for the small configurations.",
-            )
-        ]
+        return Finding(
+            False,
+            f"{version} sees no GPU: install a CUDA build of torch, or look with the CPU as device for the "
+            "small configurations.",
+        )
     needed = TrainingPlan(stage=stage, gpus=len(sizes), per_node=len(sizes)).total_gb
     count = "1 GPU" if len(sizes) == 1 else f"{len(sizes)} GPUs"
-    found = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB"
-    if needed <= min(sizes):
-        return [Finding(True, f"{found} on each.")]
-    return [Finding(False, f"{found} on each: use more GPUs or LoRAs (lora_rank).")]
+    found = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB on each"
+    fits = needed <= min(sizes)
+    return Finding(fits, f"{found}." if fits else f"{found}: use more GPUs or LoRAs (lora_rank).")
 
 
 def gpu_memory_gb() -> list[float]:

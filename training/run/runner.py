@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from ..config.run import FREE, Config
 from ..images import save_png
@@ -125,7 +125,7 @@ def _train(
 ) -> None:
     from tqdm import tqdm
 
-    config, folder = trainer.config.run, Path(trainer.config.run.output)
+    config, folder = trainer.config, Path(trainer.config.output)
     histograms = Histograms()
     run_log = RunLog(
         folder, first=first, writes=ranks.first, device=ranks.device, tensorboard=config.log.tensorboard
@@ -206,7 +206,7 @@ def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def _unet_config(generator: nn.Module) -> dict:
+def _unet_config(generator: Any) -> dict[str, Any]:
     """The generator's config.json."""
     inner = generator.unet if isinstance(generator, ExifGenerator) else generator
     return {key: value for key, value in dict(inner.config).items() if not key.startswith("_")}

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from ..data.packed import listed
@@ -88,7 +90,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
     """All ranks write their parts. Raises OSError with its number for the disk's failures."""
     try:
         with _quiet():
-            dcp.save(tensors, storage_writer=_Writer(folder), no_dist=not in_ranks())
+            save(tensors, storage_writer=_Writer(folder), no_dist=not in_ranks())
     except CheckpointException as error:
         causes = _causes(error)
         raise next((c for c in causes if isinstance(c, OSError)), OSError(_told(causes))) from error
@@ -97,7 +99,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
 def stored(folder: Path) -> dict[str, Any]:
     """Size and precision of the tensors in a folder, by key. Raises ValueError for a damaged index."""
     try:
-        return dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        return FileSystemReader(folder).read_metadata().state_dict_metadata
     except Exception as error:  # a damaged pickle fails in every way there is
         raise ValueError(f"Its index is damaged ({error}).") from error
 
@@ -109,7 +111,7 @@ def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> No
     """
     try:
         with _quiet():
-            dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=alone or not in_ranks())
+            load(tensors, storage_reader=FileSystemReader(folder), no_dist=alone or not in_ranks())
     except CheckpointException as error:
         raise ValueError(f"Its files are damaged ({_told(_causes(error))}).") from error
 
@@ -231,7 +233,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) else value
 
 
-class _Writer(dcp.FileSystemWriter):
+class _Writer(FileSystemWriter):
     """Keeps the disk's own errors: torch raises others after them, and chains do not travel between ranks."""
 
     def write_data(self, *positional: Any, **named: Any) -> Any:
