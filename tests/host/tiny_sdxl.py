@@ -100,7 +100,7 @@ def every_step(model, **more):
     estimates = []
     with (
         replaced(generate, "ItemNoise", Stored),
-        replaced(generate, "_shown", lambda *_: lambda _i, clean, _x, _n: estimates.append(clean.clone())),
+        replaced(generate, "_preview", lambda *_: lambda _i, clean, _x, _n: estimates.append(clean.clone())),
     ):
         latent = sample(model, **more)
     torch.testing.assert_close(latent * SCALE, estimates[-1])
