@@ -32,7 +32,7 @@ def measure(lens: str, size: int, radius_px: float, budget_mb: int) -> tuple[flo
         longest, last = max(longest, now - last), now
 
     scene = many_layers(size, radius_px)
-    limit = {"memory_bytes": budget_mb << 20} if budget_mb else {}
+    limit = budget_mb << 20 or None
     pictures, cameras = scene[:2], scene[2:]
     layers = LayeredLens(*pictures).split(*cameras) if lens == "composite" else None
 
@@ -40,8 +40,8 @@ def measure(lens: str, size: int, radius_px: float, budget_mb: int) -> tuple[flo
         if lens == "layers":
             return LayeredLens(*pictures).split(*cameras, on_progress=report)
         if layers is not None:
-            return composite(layers, *cameras, on_progress=report, **limit)
-        return taf_lens(*scene, engine=lens.removeprefix("taf-"), on_progress=report, **limit)
+            return composite(layers, *cameras, on_progress=report, memory_bytes=limit)
+        return taf_lens(*scene, engine=lens.removeprefix("taf-"), on_progress=report, memory_bytes=limit)
 
     last = time.perf_counter()
     return *extra_mb(work), longest

@@ -45,7 +45,7 @@ def scenes() -> list[Sharp]:
 def main() -> None:
     arguments = options(__doc__, out="runs/renderers", threads=2)
     logging.basicConfig(level=logging.WARNING)
-    config, pictures = Evaluation(), scenes()
+    config, pictures = Evaluation.model_validate({}), scenes()
     print(markdown(judge(pictures, config, arguments.out)))
     for sharp in pictures:
         height, width = sharp.linear.shape[-2:]
