@@ -120,7 +120,9 @@ def _developed(file: str, path: str, orientation: int) -> tuple[Tensor, Tensor, 
         image, mask = _turned(path, first=single or frames == 1)
         return image, mask, warnings
     try:
-        image, mask = comfy_nodes.LoadImage().load_image(file)
+        # pyright takes ComfyUI's nodes.py for our own folder
+        loader = comfy_nodes.LoadImage()  # pyright: ignore[reportAttributeAccessIssue]
+        image, mask = loader.load_image(file)
     except Exception as error:
         what = str(error) or type(error).__name__
         raise ValueError(

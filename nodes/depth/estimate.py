@@ -21,7 +21,7 @@ from ...lens_models.photo.exif import read_exif
 from ..shared.images import picture_size
 from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
-from ..shared.networks import loaded
+from ..shared.networks import free_bytes, loaded
 from ..shared.progress import on_progress
 from ..shared.sockets import CAMERA, DEPTH, DEPTH_MODEL, as_camera, as_depth_model
 from .given import depth_summary
@@ -75,7 +75,8 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
 
 def _photo_file(prompt: dict | None, node_id: str | None) -> str | None:
     """The file of the photo, if the image input comes straight from Load Image; anything between may crop."""
-    link = (prompt or {}).get(str(node_id), {}).get("inputs", {}).get("image")
+    prompt = prompt or {}
+    link = prompt.get(str(node_id), {}).get("inputs", {}).get("image")
     if not isinstance(link, list) or len(link) != 2 or link[1] != 0:
         return None
     source = prompt.get(str(link[0]), {})
@@ -140,7 +141,7 @@ def _measure_all(
     loaded(patcher, needed)
     at_once = 1
     if device.type != "cpu":
-        room = int(SHARE_OF_MEMORY * mm.get_free_memory(device) / needed)
+        room = int(SHARE_OF_MEMORY * free_bytes(device) / needed)
         at_once = max(1, min(pictures, room, MOST_AT_ONCE))
     start = 0
     with torch.no_grad(), _interruptible(network):

@@ -27,6 +27,7 @@ from .sdxl import (
     check_model,
     check_prompt,
     is_empty,
+    noise_table,
     size_warnings,
     table_warnings,
 )
@@ -104,7 +105,7 @@ def _schedule(model: ModelPatcher, steps: int) -> tuple[tuple[int, ...], list[st
     """Timesteps: those the model's file names where their number is the chosen one, else evenly spaced."""
     known = attached(model)
     own = known.card.timesteps if known else None
-    if own is None or len(own) == steps:
+    if known is None or own is None or len(own) == steps:
         return own or timesteps(steps), []
     return timesteps(steps), [
         f"{known.card.name} was made for the timesteps {', '.join(map(str, own))}, and {steps} steps are "
@@ -135,7 +136,7 @@ def _sampled(
     seed: int,
 ) -> Tensor:
     """Run the steps through ComfyUI's guider, so that patches, hooks and ControlNets take part."""
-    table = model.get_model_object("model_sampling").sigmas
+    table = noise_table(model)
     sigmas = torch.cat([table[list(at)], table.new_zeros(1)]).cpu()
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})

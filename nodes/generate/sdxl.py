@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import comfy.model_base
 import comfy.model_sampling
@@ -64,16 +64,21 @@ def check_model(model: Any) -> None:
             f"This model is of the family {type(model.model.model_config).__name__}; the 4-step sampler is "
             "for SDXL. Connect Load AIF Generator, or an SDXL checkpoint with a 4-step LoRA."
         )
-    if len(sampling.sigmas) != TABLE_LENGTH:
+    if (length := len(noise_table(model))) != TABLE_LENGTH:
         raise ValueError(
-            f"This model's noise table has {len(sampling.sigmas)} timesteps and the schedule is made for "
+            f"This model's noise table has {length} timesteps and the schedule is made for "
             f"{TABLE_LENGTH}: remove the node that changes the model's sampling."
         )
 
 
+def noise_table(model: ModelPatcher) -> Tensor:
+    """Sigma of every timestep, `(1000,)` where the model is SDXL's."""
+    return cast(Tensor, model.get_model_object("model_sampling").sigmas)
+
+
 def table_warnings(model: ModelPatcher) -> list[str]:
     """A sentence where the model's noise table ends elsewhere than SDXL's, as with zero terminal SNR."""
-    ends, usual = float(model.get_model_object("model_sampling").sigmas[-1]), sigma(alphas_bar())[-1].item()
+    ends, usual = noise_table(model)[-1].item(), sigma(alphas_bar())[-1].item()
     if abs(ends / usual - 1) <= TABLE_TOLERANCE:
         return []
     return [
@@ -97,7 +102,7 @@ def check_prompt(positive: Any, model: ModelPatcher) -> None:
                 "The positive input got a pair of conditionings, as for CFG: connect the positive prompt "
                 "alone. There is no negative prompt here."
             )
-        _check_encoded(*part, model)
+        _check_encoded(part[0], part[1], model)
 
 
 def _check_encoded(text: Tensor, more: dict, model: ModelPatcher) -> None:

@@ -12,7 +12,8 @@ def picture_size(image: Tensor) -> tuple[int, int]:
     """Height and width of an IMAGE, px. Raises ValueError when there is no picture in it."""
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"There is no picture: the image input got a batch of shape {tuple(image.shape)}.")
-    return tuple(image.shape[1:3])
+    height, width = image.shape[1:3]
+    return height, width
 
 
 def to_host(image: Tensor) -> Tensor:

@@ -63,7 +63,8 @@ def number(
     **options: Any,
 ) -> io.Float.Input:
     """A FLOAT from `least` to `most`; what is typed is rounded to `round`, None = to the step."""
-    return io.Float.Input(name, default=default, min=least, max=most, step=step, round=round, **options)
+    limits: dict[str, Any] = {"min": least, "max": most, "step": step, "round": round}
+    return io.Float.Input(name, default=default, **limits, **options)
 
 
 def metres(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import comfy.model_management as mm
 import folder_paths
@@ -35,6 +36,11 @@ class ModelFolder:
         return folder_paths.get_full_path_or_raise(self.name, file)
 
 
+def free_bytes(device: torch.device) -> float:
+    """Memory that is free on a device, as ComfyUI counts it."""
+    return cast(float, mm.get_free_memory(device))
+
+
 def wrapped(network: torch.nn.Module) -> ModelPatcher:
     """The network as ComfyUI moves it between the devices."""
     return ModelPatcher(network, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
@@ -43,6 +49,6 @@ def wrapped(network: torch.nn.Module) -> ModelPatcher:
 def loaded(patcher: ModelPatcher, working_bytes: float) -> torch.device:
     """Bring the whole network onto its device, with room to work there; returns the device."""
     # what is not a layer of ComfyUI's own cannot be loaded in parts, as --novram would
-    mm.load_models_gpu([patcher], memory_required=working_bytes, force_full_load=True)
+    mm.load_models_gpu([patcher], memory_required=int(working_bytes), force_full_load=True)
     patcher.model.to(patcher.load_device)
     return patcher.load_device

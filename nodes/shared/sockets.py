@@ -27,8 +27,8 @@ MOGE_GEOMETRY = io.Custom("MOGE_GEOMETRY")
 DA3_GEOMETRY = io.Custom("DA3_GEOMETRY")
 
 #: What the depth and focus inputs take.
-ANY_DEPTH = [DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY]
-ANY_FOCUS = [FOCUS, io.Float]
+ANY_DEPTH: list[Any] = [DEPTH, MOGE_GEOMETRY, DA3_GEOMETRY]
+ANY_FOCUS: list[Any] = [FOCUS, io.Float]
 
 
 def as_camera(value: Any) -> Camera:
