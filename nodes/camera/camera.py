@@ -64,7 +64,7 @@ class CameraNode(io.ComfyNode):
     def execute(
         cls, aperture, f_number, focal_mm, sensor, sensor_width_mm, sensor_height_mm, framing
     ) -> io.NodeOutput:
-        f_number = float(APERTURES.get(aperture, f_number))
+        f_number = f_number if aperture == FREE_APERTURE else APERTURES[aperture]
         width_mm, height_mm = SENSORS.get(sensor, (sensor_width_mm, sensor_height_mm))
         return io.NodeOutput(Camera(f_number, focal_mm, width_mm, height_mm if framing == CROP else None))
 

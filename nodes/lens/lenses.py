@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import comfy.model_management as mm
 import torch
 import torch.nn.functional as F
@@ -14,11 +12,10 @@ from ...lens_models import LayeredLens
 from ...lens_models.highlights import compress_highlights, expand_highlights
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.taf import taf_pictures
-from ..shared.images import shape_warning
+from ..shared.images import picture_size, shape_warning, to_host
 from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
-from ..shared.sockets import as_focus, as_shape
-from .render import photograph, picture_outputs, scene_inputs, tilt_inputs
+from .render import picture_outputs, render, scene_inputs, tilt_inputs
 
 #: Where ComfyUI keeps the nodes that change a picture, among those it shows first.
 ESSENTIALS = "Image Tools"
@@ -43,25 +40,11 @@ class TAFLensNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        image,
-        depth,
-        focus,
-        camera,
-        max_radius_px,
-        depth_resampling,
-        shape=None,
-        highlight_recovery=0.0,
-        tilt=0.0,
-        swing=0.0,
-    ) -> io.NodeOutput:
-        focus = as_focus(focus).leaning(tilt, swing)
-        lens = partial(taf_pictures, shape=as_shape(shape))
-        film, summary, warnings = photograph(
-            lens, image, depth, focus, camera, max_radius_px, depth_resampling, highlight_recovery
+    def execute(cls, image, depth, focus, camera, max_radius_px, depth_resampling, **more) -> io.NodeOutput:
+        pictures, summary, warnings = render(
+            taf_pictures, image, depth, focus, camera, max_radius_px, depth_resampling, **more
         )
-        return io.NodeOutput(*film, ui=messages_ui(cls, summary, warnings))
+        return io.NodeOutput(*pictures, ui=messages_ui(cls, summary, warnings))
 
 
 class DrBokehLensNode(io.ComfyNode):
@@ -103,68 +86,56 @@ class DrBokehLensNode(io.ComfyNode):
     def execute(
         cls,
         image,
-        depth,
-        focus,
-        camera,
-        max_radius_px,
-        depth_resampling,
-        shape=None,
-        highlight_recovery=0.0,
+        *scene,  # and more: as in render
         subject=None,
         background=None,
         max_layers=6,
         rays=0,
-        tilt=0.0,
-        swing=0.0,
+        highlight_recovery=0.0,
+        **more,
     ) -> io.NodeOutput:
-        focus = as_focus(focus).leaning(tilt, swing)
-        warnings: list[str] = []
+        odd: list[str] = []
         if subject is not None:
-            subject = _fitted(subject.reshape(-1, 1, *subject.shape[-2:]), "subject", image, warnings)[:, 0]
+            subject = _fitted(subject.reshape(-1, 1, *subject.shape[-2:]), "subject", image, odd)[:, 0]
             if not (subject >= 0.5).any():
-                warnings.append("The subject mask is empty, so no subject was set apart.")
+                odd.append("The subject mask is empty, so no subject was set apart.")
         if background is not None:
-            background = _fitted(image_to_radiance(background), "background", image, warnings)
+            background = _fitted(image_to_radiance(background), "background", image, odd)
             background = expand_highlights(background, highlight_recovery)
         lens: LayeredLens | None = None
         first: list[Tensor] = []
 
-        def pictures(radiance, metres, focus, camera, subject=None, background=None, **settings):
+        def layered(radiance, metres, focus, camera, subject=None, background=None, **settings):
             nonlocal lens
             options = {"subject": subject, "background": background, "max_layers": max_layers}
             lens = LayeredLens(radiance, metres, **options, after=lens)
-            for picture in lens.photographs(focus, camera, shape=as_shape(shape), rays=rays, **settings):
+            for picture in lens.photographs(focus, camera, rays=rays, **settings):
                 if not first:
                     planes = [layer.premultiplied()[:, :4] for layer in lens.layers]
                     first.append(torch.cat(planes).to(mm.intermediate_device()))
                 yield picture
 
-        film, summary, more = photograph(
-            pictures,
+        pictures, summary, warnings = render(
+            layered,
             image,
-            depth,
-            focus,
-            camera,
-            max_radius_px,
-            depth_resampling,
-            highlight_recovery,
+            *scene,
+            highlight_recovery=highlight_recovery,
             planes_held=PLANES_HELD_BY_LAYERS,
             subject=subject,
             background=background,
+            **more,
         )
-        layers = radiance_to_image(compress_highlights(first[0], highlight_recovery))
+        layers = to_host(radiance_to_image(compress_highlights(first[0], highlight_recovery)))
         summary += f", {len(layers)} layer{'s' if len(layers) > 1 else ''}"
-        return io.NodeOutput(
-            *film, layers.to(mm.intermediate_dtype()), ui=messages_ui(cls, summary, [*warnings, *more])
-        )
+        return io.NodeOutput(*pictures, layers, ui=messages_ui(cls, summary, [*odd, *warnings]))
 
 
 def _fitted(planes: Tensor, name: str, image: Tensor, warnings: list[str]) -> Tensor:
     """`(B, C, H, W)` planes brought to the size of an IMAGE, with a warning where that stretches them."""
-    size, own = tuple(image.shape[1:3]), tuple(planes.shape[-2:])
+    size, (height, width) = picture_size(image), planes.shape[-2:]
     if 0 in planes.shape:
         raise ValueError(f"The {name} input is empty: it got a batch of shape {tuple(planes.shape)}.")
-    if own == size:
+    if (height, width) == size:
         return planes
-    warnings += shape_warning(name, own, size, ", so it was stretched.")
+    warnings += shape_warning(name, (height, width), size, ", so it was stretched.")
     return F.interpolate(planes.float(), size=size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,14 +1,12 @@
-"""What every lens node does: sockets in, a few pictures at a time through the lens, sockets out."""
+"""Common to the lens nodes: sockets in, a few pictures at a time through the lens, sockets out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.utils
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -20,12 +18,13 @@ from ...lens_models.highlights import compress_highlights, expand_highlights
 from ...lens_models.labels import metres_label, share_label
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.memory import is_out_of_memory
-from ...lens_models.progress import Progress
 from ...lens_models.scene import item, run_stop
 from ...lens_models.show.overlay import focus_overlay
 from ...lens_models.taf import PIXELS_TOGETHER
 from ..shared.images import picture_size, shape_warning
 from ..shared.inputs import number
+from ..shared.networks import free_bytes
+from ..shared.progress import on_progress
 from ..shared.sockets import (
     ANY_DEPTH,
     ANY_FOCUS,
@@ -34,6 +33,7 @@ from ..shared.sockets import (
     as_camera,
     as_depth,
     as_focus,
+    as_shape,
 )
 
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
@@ -41,7 +41,6 @@ NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
 PLANES_HELD = 64
 #: Share of the free memory that a blur may plan with; the rest is for the picture, its layers and the result.
 SHARE_OF_MEMORY = 0.5
-PROGRESS_STEPS = 1000
 
 
 def scene_inputs() -> list[io.Input | str]:
@@ -55,7 +54,7 @@ def scene_inputs() -> list[io.Input | str]:
         "Where the lens is focused: FOCUS, or a FLOAT in metres.",
         CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
         io.Int.Input("max_radius_px", default=512, min=0, max=8192, advanced=True),
-        "Blur radii are held at this many pixels. The node says how much of the picture that was.",
+        "Blur radii are limited to this many pixels. The node reports in how much of the picture.",
         io.Combo.Input("depth_resampling", [NEAREST, BILINEAR], default=NEAREST, advanced=True),
         "How depth of another size than the picture is brought to its size. Nearest invents no distances "
         "along edges; bilinear (in 1/distance) is smoother on slopes.",
@@ -91,21 +90,7 @@ def picture_outputs() -> list[io.Output | str]:
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """One picture of a batch, on the device it is rendered on, and the settings it is rendered with.
-
-    image: `(1, H, W, C)` sRGB. depth: of its size. extras: further inputs of the lens.
-    """
-
-    image: Tensor
-    depth: DepthMap
-    focus: Focus
-    camera: Camera
-    extras: dict[str, Tensor]
-
-
-def photograph(
+def render(
     lens: Callable[..., Iterable[Tensor]],
     image: Tensor,
     depth: Any,
@@ -113,8 +98,11 @@ def photograph(
     camera: Any,
     max_radius_px: int,
     depth_resampling: str,
-    highlight_recovery: float,
     *,
+    shape: Any = None,
+    highlight_recovery: float = 0.0,
+    tilt: float = 0.0,
+    swing: float = 0.0,
     planes_held: int = PLANES_HELD,
     **extras: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], str, list[str]]:
@@ -125,52 +113,59 @@ def photograph(
     extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
     """
     height, width = picture_size(image)
-    camera, focus = as_camera(camera), as_focus(focus)
-    given = as_depth(depth, camera)
-    depth, camera = given.depth, camera.framed(width, height)
-    extras = {name: extra for name, extra in extras.items() if extra is not None}
+    focus, camera = as_focus(focus).leaning(tilt, swing), as_camera(camera)
+    converted = as_depth(depth, camera)
+    depth, camera = converted.depth, camera.framed(width, height)
+    others = {name: extra for name, extra in extras.items() if extra is not None}
     count = broadcast_batch(
         pictures=image.shape[0],
         depths=depth.batch,
         focus_settings=focus.batch,
-        **{f"{name}s": extra.shape[0] for name, extra in extras.items()},
+        **{f"{name}s": extra.shape[0] for name, extra in others.items()},
         cameras=camera.batch,
     )
     then = ", so the depth was stretched. Is it the depth of this picture?"
     odd = shape_warning("depth", depth.size, (height, width), then)
-    warnings = [*given.warnings, *odd, *_macro_warning(focus, camera)]
+    warnings = [*converted.warnings, *odd, *_macro_warning(focus, camera)]
 
-    progress, device = comfy.utils.ProgressBar(PROGRESS_STEPS), mm.get_torch_device()
+    report, device = on_progress(), mm.get_torch_device()
     if device.type != "cpu":
         at_once = min(count, max(1, PIXELS_TOGETHER // (height * width)))
         mm.free_memory(at_once * height * width * 4 * planes_held, device)
-    film = _film(count, height, width, 4 if image.shape[-1] == 4 else 3)
+    pictures, cocs, overlays = results = _room(count, height, width, 4 if image.shape[-1] == 4 else 3)
     capped = widest = 0.0
     done = end = 0
     while done < count:
         if done == end:  # the items from here on that show the same scene
-            end = run_stop(done, count, image, depth.metres, *extras.values())
+            end = run_stop(done, count, image, depth.metres, *others.values())
 
         def advance(part: int, total: int, start: int = done, stop: int = end) -> None:
-            mm.throw_exception_if_processing_interrupted()
-            progress.update_absolute(int(PROGRESS_STEPS * (start + (stop - start) * part / total) / count))
+            report(start * total + (stop - start) * part, count * total)
 
-        scene = Scene(
-            item(image, done).to(device),
-            _depth_item(depth, done).resized(height, width, bilinear=depth_resampling == BILINEAR),
-            focus.part(done, end),
-            camera.part(done, end),
-            {name: item(extra, done).to(device) for name, extra in extras.items()},
-        )
         try:
-            for developed in _developed(lens, scene, highlight_recovery, max_radius_px, advance, device):
-                ready = done + len(developed[0])
-                for whole, part in zip(film, developed, strict=True):
-                    whole[done:ready] = part
-                coc = developed[1][..., 0]
-                capped += capped_share(coc, max_radius_px) * (ready - done) / count
+            srgb = item(image, done).to(device)
+            here = _depth_item(depth, done).resized(height, width, bilinear=depth_resampling == BILINEAR)
+            metres = here.metres.to(device)
+            rendered = lens(
+                expand_highlights(image_to_radiance(srgb), highlight_recovery),
+                metres,
+                focus.part(done, end),
+                camera.part(done, end),
+                shape=as_shape(shape),
+                max_radius_px=max_radius_px,
+                on_progress=advance,
+                memory_bytes=int(SHARE_OF_MEMORY * free_bytes(device)),
+                **{name: item(extra, done).to(device) for name, extra in others.items()},
+            )
+            for radiance in rendered:
+                start, done = done, done + len(radiance)
+                coc = coc_px(metres, focus.part(start, done), camera.part(start, done), width)
+                coc = coc.expand(len(radiance), -1, -1)
+                pictures[start:done] = radiance_to_image(compress_highlights(radiance, highlight_recovery))
+                cocs[start:done] = coc[..., None]
+                overlays[start:done] = focus_overlay(srgb, coc)
+                capped += capped_share(coc, max_radius_px) * len(radiance) / count
                 widest = max(widest, coc.abs().max().item() / 2.0)
-                done = ready
         except Exception as error:
             if device.type == "cpu" or not (mm.is_oom(error) or is_out_of_memory(error)):
                 raise
@@ -182,41 +177,11 @@ def photograph(
             f"Blur radii were limited to max_radius_px = {max_radius_px} px in {share_label(capped)} of the "
             f"picture; they would have been up to {widest:.0f} px."
         )
-    return film, f"{count} × blur radius up to {widest:.1f} px", warnings
+    return results, f"{count} × blur radius up to {widest:.1f} px", warnings
 
 
-def _developed(
-    lens: Callable[..., Iterable[Tensor]],
-    scene: Scene,
-    highlight_recovery: float,
-    max_radius_px: int,
-    on_progress: Progress,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Picture, CoC and overlay of the settings of a scene, a few at a time, `(n, H, W, C)` each."""
-    metres = scene.depth.metres.to(device)
-    blurred = lens(
-        expand_highlights(image_to_radiance(scene.image), highlight_recovery),
-        metres,
-        scene.focus,
-        scene.camera,
-        max_radius_px=max_radius_px,
-        on_progress=on_progress,
-        memory_bytes=int(SHARE_OF_MEMORY * mm.get_free_memory(device)),
-        **scene.extras,
-    )
-    start = 0
-    for radiance in blurred:
-        stop = start + len(radiance)
-        coc = coc_px(metres, scene.focus.part(start, stop), scene.camera.part(start, stop), metres.shape[-1])
-        coc = coc.expand(len(radiance), -1, -1)
-        picture = radiance_to_image(compress_highlights(radiance, highlight_recovery))
-        yield picture, coc[..., None].expand(-1, -1, -1, 3), focus_overlay(scene.image, coc)
-        start = stop
-
-
-def _film(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for picture, CoC (always float32: it is a measurement) and overlay, on the host's device."""
+def _room(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For picture, CoC (always float32: it is a measurement) and overlay, on the host's device."""
     where, kind = mm.intermediate_device(), mm.intermediate_dtype()
     return (
         torch.empty(count, height, width, channels, device=where, dtype=kind),

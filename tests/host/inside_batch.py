@@ -197,7 +197,7 @@ def out_of_memory():
     torch.Tensor.to = lambda tensor, *a, **k: tensor if a == (torch.device("meta"),) else to(tensor, *a, **k)
     try:
         scene = (picture(), depth(), Focus(NEAR_M), apertures(2.0, 4.0, 8.0))
-        _, _, warnings = render.photograph(fake, *scene, 32, render.NEAREST, 0.0)
+        _, _, warnings = render.render(fake, *scene, 32, render.NEAREST)
     finally:
         torch.Tensor.to = to
         mm.get_torch_device, mm.free_memory, mm.get_free_memory, mm.soft_empty_cache = real
