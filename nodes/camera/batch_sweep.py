@@ -9,16 +9,7 @@ from ...lens_models.camera import broadcast_batch
 from ..shared.images import picture_size
 from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
-from ..shared.sockets import (
-    ANY_DEPTH,
-    ANY_FOCUS,
-    CAMERA,
-    DEPTH,
-    FOCUS,
-    as_camera,
-    as_depth,
-    as_focus,
-)
+from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, CAMERA, DEPTH, FOCUS, as_camera, as_depth, as_focus
 
 
 class BatchSweepNode(io.ComfyNode):

@@ -86,15 +86,8 @@ class CameraFromPhotoNode(io.ComfyNode):
         exif = read_exif(path)
         image, mask, warnings = _developed(file, path, exif.orientation or 1)
         height, width = picture_size(image)
-        taken = camera_of_photo(
-            exif,
-            width,
-            height,
-            f_number=f_number,
-            focal_mm=focal_mm,
-            sensor=SENSORS.get(sensor),
-            distance_m=distance_m,
-        )
+        typed = {"f_number": f_number, "focal_mm": focal_mm, "distance_m": distance_m}
+        taken = camera_of_photo(exif, width, height, sensor=SENSORS.get(sensor), **typed)
         ui = messages_ui(cls, taken.summary, [*warnings, *taken.warnings])
         return io.NodeOutput(image, mask, taken.camera, taken.distance_m, ui=ui)
 

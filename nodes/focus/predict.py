@@ -21,14 +21,7 @@ from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
 from ..shared.networks import ModelFolder, loaded, wrapped
 from ..shared.progress import each
-from ..shared.sockets import (
-    ANY_DEPTH,
-    FOCUS,
-    FOCUS_MODEL,
-    as_depth,
-    as_focus_model,
-    focus_at,
-)
+from ..shared.sockets import ANY_DEPTH, FOCUS, FOCUS_MODEL, as_depth, as_focus_model, focus_at
 
 FOLDER = ModelFolder("focus")
 FILE_NEEDED = (

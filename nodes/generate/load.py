@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import comfy.sd
@@ -34,7 +34,7 @@ _UNREADABLE = (
     RuntimeError,
     TypeError,
     ValueError,
-    pickle.UnpicklingError,
+    UnpicklingError,
 )
 LORA_MARKS = (".lora_", ".alpha", ".diff")
 

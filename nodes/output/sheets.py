@@ -16,14 +16,7 @@ from ..lens.render import tilt_inputs
 from ..shared.images import picture_size, to_host
 from ..shared.inputs import node_schema, number
 from ..shared.messages import messages_ui
-from ..shared.sockets import (
-    ANY_DEPTH,
-    ANY_FOCUS,
-    CAMERA,
-    as_camera,
-    as_depth,
-    as_focus,
-)
+from ..shared.sockets import ANY_DEPTH, ANY_FOCUS, CAMERA, as_camera, as_depth, as_focus
 
 UNDER, TABLE = "label under each", "rows and columns"
 
@@ -64,15 +57,7 @@ class ContactSheetNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        images,
-        columns,
-        picture_width,
-        text_size,
-        labels,
-        camera=None,
-        focus=None,
-        arrangement=UNDER,
+        cls, images, columns, picture_width, text_size, labels, camera=None, focus=None, arrangement=UNDER
     ) -> io.NodeOutput:
         settings = (
             images.shape[0],
