@@ -285,7 +285,7 @@ def coc_px(depth_m: Tensor, focus: Focus, camera: Camera, width_px: int) -> Tens
     width_px: width of the picture in pixels.
     Returns `(B, H, W)` px: > 0 behind the focal plane, < 0 in front, 0 on it. Differentiable with respect
     to depth, distance, scale, tilt, swing, f-number and focal length; where the focus is closer than 1:1
-    the value is held and the gradient passes through.
+    the value is clamped and the gradient passes through.
     Raises ValueError when the batch sizes of depth, focus and camera do not go together.
     """
     if depth_m.ndim != 3:
@@ -325,13 +325,13 @@ def _lean(like: Tensor, focus: Focus, camera: Camera) -> Tensor:
 def _inverse_focus_and_gain(
     like: Tensor, focus: Focus, camera: Camera, width_px: int
 ) -> tuple[Tensor, Tensor]:
-    """p in 1/m, held at the macro limit, and the px of CoC diameter per 1/m, both `(B, 1, 1)`."""
+    """p in 1/m, clamped at the macro limit, and the px of CoC diameter per 1/m, both `(B, 1, 1)`."""
     distance, scale, f_number, focal, sensor = _columns(
         like, focus.distance_m, focus.scale, camera.f_number, camera.focal_mm, camera.sensor_mm
     )
     closest = (2.0 * focal / (MM_PER_M * scale)).detach()
-    held = distance + (closest - distance).detach()  # value of the limit, gradient of the distance
-    p = 1.0 / torch.where(distance < closest, held, distance)
+    clamped = distance + (closest - distance).detach()  # value of the limit, gradient of the distance
+    p = 1.0 / torch.where(distance < closest, clamped, distance)
     reach = focal * focal / f_number * (width_px / sensor)
     return p, reach / (MM_PER_M * scale - focal * p)
 
@@ -339,7 +339,7 @@ def _inverse_focus_and_gain(
 def radius_line(focus: Focus, camera: Camera, width_px: int) -> tuple[Tensor, Tensor]:
     """(p, g) of the signed blur radius g (p - 1/d) where the plane of sharp focus is upright.
 
-    p in 1/m, held at the macro limit, g in px per 1/m, both `(B,)` float64.
+    p in 1/m, clamped at the macro limit, g in px per 1/m, both `(B,)` float64.
     """
     p, gain = _inverse_focus_and_gain(torch.empty(0, dtype=torch.float64), focus, camera, width_px)
     return p.reshape(-1), gain.reshape(-1) / 2.0
@@ -351,7 +351,7 @@ def radius_px_per_inverse_m(focus: Focus, camera: Camera, width_px: int) -> Tens
 
 
 def capped_share(coc: Tensor, max_radius_px: float) -> float:
-    """Share (0..1) of pixels whose blur radius is larger than `max_radius_px` and will be held there."""
+    """Share (0..1) of pixels whose blur radius is larger than `max_radius_px` and will be capped."""
     return (coc.abs() > 2.0 * max_radius_px).double().mean().item()
 
 

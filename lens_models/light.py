@@ -63,6 +63,6 @@ def radiance_to_image(radiance: Tensor) -> Tensor:
         return linear_to_srgb(colour).movedim(1, -1)
     alpha = radiance[:, 3:].clamp(0.0, 1.0)
     alpha = torch.where(alpha > OPAQUE, 1.0, alpha)
-    seen = alpha > 1e-6
-    colour = torch.where(seen, colour / alpha.clamp_min(1e-6), torch.zeros_like(colour))
+    visible = alpha > 1e-6
+    colour = torch.where(visible, colour / alpha.clamp_min(1e-6), torch.zeros_like(colour))
     return torch.cat([linear_to_srgb(colour), alpha], dim=1).movedim(1, -1)

@@ -44,9 +44,9 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
 def damaged(path: Path) -> ValueError:
     """The error for a file that cannot be read: half of it, or a web page under its name."""
     size = path.stat().st_size
-    shown = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
+    text = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
     return ValueError(
-        f"{path.name} is incomplete or damaged ({shown}): probably the download stopped early, or a web page "
+        f"{path.name} is incomplete or damaged ({text}): probably the download stopped early, or a web page "
         "was saved instead of the file. Delete it and download it again."
     )
 
@@ -136,21 +136,21 @@ def load_strict(network: nn.Module, weights: Mapping[str, Tensor], what: str) ->
     Raises ValueError that counts and names what is missing, left over and of another shape.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     complaints = []
     for names, problem in (
-        ([n for n in wanted if n not in found], "missing"),
-        ([n for n in found if n not in wanted], "not expected"),
+        ([n for n in wanted if n not in given], "missing"),
+        ([n for n in given if n not in wanted], "not expected"),
     ):
         if names:
             complaints.append(f"{_counted(len(names))} {problem}: {_listed(names)}")
-    misshapen = [n for n in wanted if n in found and wanted[n] != found[n]]
+    misshapen = [n for n in wanted if n in given and wanted[n] != given[n]]
     if misshapen:
-        shapes = [f"{n} should be {wanted[n]} and is {found[n]}" for n in misshapen]
+        shapes = [f"{n} should be {wanted[n]} and is {given[n]}" for n in misshapen]
         complaints.append(f"{_counted(len(shapes))} of another shape: {_listed(shapes)}")
     if complaints:
         raise ValueError(
-            f"{what} does not fit: expected {len(wanted)} tensors and found {len(found)}. "
+            f"{what} does not fit: expected {len(wanted)} tensors and found {len(given)}. "
             + " ".join(f"{c[0].upper()}{c[1:]}." for c in complaints)
         )
     weights = dict(weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import pytest
 import torch
@@ -162,13 +161,6 @@ def test_a_clip_has_one_range():
     assert both.shape[0] == 2
     assert (both[0] - both[1]).abs().max() > 0.3
     assert not torch.equal(depth_preview(clip)[0, 30:], depth_preview(clip)[1, 30:])  # own medians
-
-
-def test_without_pillow(monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match="needs Pillow"):
-        depth_preview(slope())
-    assert depth_preview(slope(), legend=False).shape == (1, 40, 300, 3)
 
 
 def test_a_wall_faces_the_camera():

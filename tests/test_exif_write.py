@@ -107,8 +107,8 @@ def test_what_the_photo_does_not_tell_is_said_and_can_be_given():
     found = camera_of_photo(PhotoExif(), 60, 40)
     assert (found.camera.f_number, found.camera.focal_mm, found.camera.sensor_mm) == (2.8, 50.0, 36.0)
     assert [w.split(":")[0] for w in found.warnings[:2]] == [
-        "The photo does not tell its aperture",
-        "The photo does not tell its focal length",
+        "The photo records no aperture",
+        "The photo records no focal length",
     ]
     assert found.distance_m == 0.0
     assert "distance_m is 0" in found.warnings[-1]

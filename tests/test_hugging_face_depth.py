@@ -32,7 +32,7 @@ from transformers import (
     DepthProForDepthEstimation, DepthProImageProcessor, Dinov2Config, ZoeDepthConfig,
     ZoeDepthForDepthEstimation, ZoeDepthImageProcessor,
 )
-from lens_models.depth.estimator import load_network, measure, tells_focal_length, title, working_bytes
+from lens_models.depth.estimator import load_network, measure, estimates_focal_length, title, working_bytes
 
 transformers.logging.set_verbosity_error()
 torch.manual_seed(0)
@@ -146,7 +146,7 @@ for build in (anything, pro, zoe):
             both = measure(ours, picture[:1], torch.tensor([50.0, 100.0])).depth_m
         said["twice"] = (two / one).median().item()
         said["both"] = (both - torch.stack([one[0], two[0]])).abs().max().item()
-        said["tells"] = tells_focal_length(ours)
+        said["tells"] = estimates_focal_length(ours)
     half = ours.to(torch.bfloat16)
     with torch.no_grad():
         depth = measure(half, torch.rand(1, 3, 48, 80), torch.tensor([70.0]), sky_m=1e-6).depth_m
@@ -290,11 +290,11 @@ def test_without_transformers(tmp_path, monkeypatch):
 
 def test_published_sizes(tmp_path):
     anything = Preparation.read(tmp_path, "depth_anything", {"patch_size": 14})
-    assert anything.seen_size(500, 741) == (518, 770)  # the library's least change of size
-    assert anything.seen_size(3000, 4000) == (518, 686)
-    assert anything.seen_size(518, 100_000) == (14, 2072)  # not 100,000 wide
+    assert anything.input_size(500, 741) == (518, 770)  # the library's least change of size
+    assert anything.input_size(3000, 4000) == (518, 686)
+    assert anything.input_size(518, 100_000) == (14, 2072)  # not 100,000 wide
     assert Preparation.read(tmp_path, "depth_pro", {}) == Preparation(1536, 1536, 1, HALF, HALF)
-    assert Preparation.read(tmp_path, "zoedepth", {}).seen_size(480, 640) == (384, 512)
+    assert Preparation.read(tmp_path, "zoedepth", {}).input_size(480, 640) == (384, 512)
     folder_with(tmp_path, {}, preprocessor_config={"size": 392, "image_std": [1, 1, 1]})
     told = Preparation.read(tmp_path, "depth_anything", {})
     assert (told.height, told.width, told.deviation) == (392, 392, (1, 1, 1))

@@ -51,15 +51,15 @@ class ShapedPlan(Plan):
                 yield number, mirrored, weight, lo, t
 
     def _terms_of(self, index: int, rows: slice, columns: slice, wants_slope: bool) -> list[int]:
-        found = set()
+        numbers = set()
         radius = self.radius[index, rows, columns]
         for number, mirrored, weight, lo, t in self._mixtures(index, rows, columns):
             counts = weight > 0
             upper = counts & ((radius != 0) if wants_slope else (t > 0))
             levels = set(lo[counts].unique().tolist()) | set((lo[upper] + 1).unique().tolist())
             for level in levels:
-                found.add(self._number(number, mirrored, level))
-        return sorted(found)
+                numbers.add(self._number(number, mirrored, level))
+        return sorted(numbers)
 
     def _number(self, zone: int, mirrored: bool, level: int) -> int:
         if level == 0:

@@ -95,19 +95,19 @@ def local_models(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     places: (prefix of the names, folder), the first of two equal names counts. A transformers folder is one
     with a config.json, and what lies inside it is part of it.
     """
-    found: dict[str, Path] = {}
+    models: dict[str, Path] = {}
     for prefix, place in places:
         for folder, inside, files in os.walk(place, followlinks=True):
             at = Path(folder)
             if at != place and "config.json" in files:
                 inside.clear()
-                found.setdefault(prefix + at.relative_to(place).as_posix(), at)
+                models.setdefault(prefix + at.relative_to(place).as_posix(), at)
                 continue
             inside[:] = [name for name in inside if not name.startswith(".")]
             for name in files:
                 if name.lower().endswith(SUFFIXES):
-                    found.setdefault(prefix + (at / name).relative_to(place).as_posix(), at / name)
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+                    models.setdefault(prefix + (at / name).relative_to(place).as_posix(), at / name)
+    return dict(sorted(models.items(), key=lambda item: item[0].lower()))
 
 
 def choices(local: Mapping[str, Path]) -> list[str]:
@@ -149,7 +149,7 @@ def download(
 ) -> Path:
     """Fetch a checkpoint into a folder; returns the file.
 
-    What arrived is kept as FILE.part and continued by the next call. The file gets its name only when it is
+    What arrived stays as FILE.part and continued by the next call. The file gets its name only when it is
     whole and `check(path)` did not raise.
     on_progress: called with (bytes here, bytes in all); what it raises ends the download and keeps the part.
     Raises DownloadError, with what to do, when there is no network, no room or another file than published.

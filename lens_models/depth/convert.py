@@ -28,7 +28,7 @@ CONVENTIONS = ("near is bright", "near is dark", "metres")
 SPACINGS = ("inverse depth", "depth")
 GEOMETRY_UNITS = ("automatic", "as given", "DA3: depth × focal px / 300")
 
-#: Longest side, px, at which ComfyUI's Depth Anything 3 node runs unless told otherwise.
+#: Longest side, px, at which ComfyUI's Depth Anything 3 node runs unless set otherwise.
 DA3_RESOLUTION = 504
 _DA3_FOCAL = 300.0
 _DA3_PATCH = 14
@@ -141,8 +141,8 @@ def _fill_along_rows(metres: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     right = torch.where(valid, column, torch.full_like(column, width)).flip(-1).cummin(dim=-1).values.flip(-1)
 
     def value_at(index: Tensor, exists: Tensor) -> Tensor:
-        found = metres.gather(-1, index.clamp(0, width - 1))
-        return torch.where(exists, found, torch.full_like(found, -torch.inf))
+        value = metres.gather(-1, index.clamp(0, width - 1))
+        return torch.where(exists, value, torch.full_like(value, -torch.inf))
 
     has_left, has_right = left >= 0, right < width
     farther = torch.maximum(value_at(left, has_left), value_at(right, has_right))
@@ -193,7 +193,7 @@ class Converted:
 def from_picture(
     image: Tensor, convention: str, near_m: float, far_m: float, spacing: str = "inverse depth"
 ) -> Converted:
-    """Depth that came as a picture, which must be told what it means.
+    """Depth that came as a picture, whose meaning `convention` gives.
 
     image: `(B, H, W, C)`; colour channels beyond the first are expected to be the same, alpha is ignored.
     convention: one of `CONVENTIONS`. near_m, far_m: metres of the nearest and farthest grey; not used for
@@ -211,8 +211,8 @@ def from_picture(
                 "This depth picture is coloured. A colour map (turbo, inferno, ...) cannot be read as depth: "
                 "let the estimator give grey. The mean of the channels was used."
             )
-    seen = grey[torch.isfinite(grey)]
-    highest = seen.max().item() if seen.numel() else 0.0
+    finite = grey[torch.isfinite(grey)]
+    highest = finite.max().item() if finite.numel() else 0.0
     if convention == "metres":
         if highest <= 1.0:
             warnings.append(
@@ -361,6 +361,6 @@ def _da3_factor(
             )
             fx_per_width = ASSUMED_FOCAL_MM / ASSUMED_SENSOR_MM
         per_width = torch.full((1, 1, 1), fx_per_width, device=depth.device)
-    seen = width * da3_resolution / max(height, width)
-    network_width = max(round(seen / _DA3_PATCH), 1) * _DA3_PATCH
+    resized = width * da3_resolution / max(height, width)
+    network_width = max(round(resized / _DA3_PATCH), 1) * _DA3_PATCH
     return per_width * network_width / _DA3_FOCAL

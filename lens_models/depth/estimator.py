@@ -71,9 +71,9 @@ def uses_focal_length(network: DepthNetwork) -> bool:
     return not isinstance(network, MetricModel) or network.uses_focal_length
 
 
-def tells_focal_length(network: DepthNetwork) -> bool:
+def estimates_focal_length(network: DepthNetwork) -> bool:
     """Whether the network finds the focal length when none is given."""
-    return isinstance(network, MetricModel) and network.tells_focal_length
+    return isinstance(network, MetricModel) and network.estimates_focal_length
 
 
 def good_precisions(network: DepthNetwork) -> tuple[torch.dtype, ...]:
@@ -97,12 +97,12 @@ def working_bytes(
 ) -> int:
     """Memory beyond the weights that measuring one picture needs at most, about, in float32."""
     if isinstance(network, MetricModel):
-        seen, channels = network.seen_pixels(height, width), network.width
+        pixels, channels = network.input_pixels(height, width), network.width
     else:
         box = Letterbox.fit(height, width, canvas)
-        seen, channels = box.canvas_height * box.canvas_width, network.config.embed_dim
+        pixels, channels = box.canvas_height * box.canvas_width, network.config.embed_dim
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_GUIDED if guided else 0)
-    return seen * channels * _BYTES_PER_CHANNEL + height * width * per_pixel
+    return pixels * channels * _BYTES_PER_CHANNEL + height * width * per_pixel
 
 
 def measure(
@@ -117,7 +117,7 @@ def measure(
     """Depth, confidence and normals of pictures.
 
     network: from `load_network`. srgb: `(B, C, H, W)` 0..1, C = 1, 3 or 4 (straight alpha), on its device.
-    fx_px: `(B,)` or `(1,)` focal length of these pictures in px; None only if `tells_focal_length`, or not
+    fx_px: `(B,)` or `(1,)` focal length of these pictures, px; None only if `estimates_focal_length`, or not
         `uses_focal_length`. One picture goes with several focal lengths.
     canvas: size Metric3Dv2 sees, see `preprocess.CANVASES`; the others have their own.
     sky_m: depth at or beyond this many metres becomes +inf; None keeps it.
@@ -127,17 +127,17 @@ def measure(
     if not isinstance(network, MetricModel):
         if fx_px is None:
             raise ValueError("Metric3Dv2 needs the focal length of the picture.")
-        found = network.estimate_maps(srgb, fx_px, canvas=canvas, sky_m=sky_m, guided=guided)
-        assert found.confidence is not None  # asked for
-        assert found.normal is not None
-        return Measured(found.depth_m, found.confidence.clamp(0.0, 1.0), found.normal)
+        maps = network.estimate_maps(srgb, fx_px, canvas=canvas, sky_m=sky_m, guided=guided)
+        assert maps.confidence is not None  # asked for
+        assert maps.normal is not None
+        return Measured(maps.depth_m, maps.confidence.clamp(0.0, 1.0), maps.normal)
     picture = opaque(srgb)
     height, width = picture.shape[-2:]
     if fx_px is not None and fx_px.numel() > picture.shape[0]:
         picture = picture.expand(fx_px.numel(), -1, -1, -1)
     depth, own_fx = network.estimate_metres(picture, fx_px)
     if guided:
-        scale = math.sqrt(network.seen_pixels(height, width) / (height * width))
+        scale = math.sqrt(network.input_pixels(height, width) / (height * width))
         depth = guided_upsampled(depth[:, None], picture, scale)[:, 0]
     if sky_m is not None:
         depth = torch.where(depth >= sky_m, torch.full_like(depth, torch.inf), depth)

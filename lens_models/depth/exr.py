@@ -29,15 +29,15 @@ def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, str]:
         ) from error
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
-            found = {
+            channels = {
                 name: part_channel.pixels
                 for part in file.parts
                 for name, part_channel in part.channels.items()
             }
-            if not found:  # the library only prints a warning when it cannot decode a part
+            if not channels:  # the library only prints a warning when it cannot decode a part
                 raise RuntimeError("no channel can be decoded")
-            name = _choose(sorted(found), channel, path.name)
-            values = np.array(found[name], dtype=np.float32)
+            name = _choose(sorted(channels), channel, path.name)
+            values = np.array(channels[name], dtype=np.float32)
     except RuntimeError as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Save it again.") from error
     if values.ndim != 2:

@@ -22,7 +22,7 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 #: Longest side that an extreme aspect ratio may lead to, as a multiple of the network's own size.
 _LONGEST = 4
-#: What Depth Pro's inverse depth is held in, 1/m, and its field of view, degrees.
+#: What Depth Pro's inverse depth is clamped to, 1/m, and its field of view, degrees.
 _INVERSE_RANGE, _VIEW_RANGE = (1e-4, 1e4), (1.0, 179.0)
 _NEAREST_M = 1e-3
 _NAMES_SHOWN = 3
@@ -54,16 +54,16 @@ class Preparation:
         else:
             standard = 384, 512, 32, *_HALF
         path = folder / "preprocessor_config.json"
-        told = _read_json(path) if path.is_file() else {}
-        size = told.get("size")
+        settings = _read_json(path) if path.is_file() else {}
+        size = settings.get("size")
         size = {"height": size, "width": size} if isinstance(size, int) else (size or {})
-        multiple = told.get("ensure_multiple_of")
+        multiple = settings.get("ensure_multiple_of")
         return cls(
             int(size.get("height", standard[0])),
             int(size.get("width", standard[1])),
             multiple if kind != "depth_pro" and isinstance(multiple, int) and multiple > 0 else standard[2],
-            tuple(told.get("image_mean") or standard[3]),
-            tuple(told.get("image_std") or standard[4]),
+            tuple(settings.get("image_mean") or standard[3]),
+            tuple(settings.get("image_std") or standard[4]),
         )
 
     def normalised(self, srgb: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class Preparation:
         mean, deviation = (srgb.new_tensor(c).view(1, 3, 1, 1) for c in (self.mean, self.deviation))
         return (srgb - mean) / deviation
 
-    def seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) at which a picture is shown with its aspect ratio kept: least change of size."""
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that a picture is resized to, its aspect ratio the same: least change of size."""
         scale = min((self.height / height, self.width / width), key=lambda s: abs(1.0 - s))
         longest = _LONGEST * max(self.height, self.width)
         scale = min(scale, longest / max(height, width))
@@ -83,7 +83,7 @@ class Preparation:
 class MetricModel(nn.Module):
     """A transformers depth network that answers in metres.
 
-    The library's network is kept inside because ComfyUI writes attributes that it does not allow.
+    The library's network is an attribute because ComfyUI writes attributes that it does not allow.
     """
 
     network: Any
@@ -93,7 +93,7 @@ class MetricModel(nn.Module):
         self.network, self.kind, self.preparation = network, kind, preparation
 
     @property
-    def tells_focal_length(self) -> bool:
+    def estimates_focal_length(self) -> bool:
         """Whether the network finds the focal length itself."""
         return self.kind == "depth_pro" and bool(self.network.config.use_fov_model)
 
@@ -109,11 +109,11 @@ class MetricModel(nn.Module):
         inner = getattr(config, "image_model_config", None) or getattr(config, "backbone_config", None)
         return int(getattr(inner, "hidden_size", 1024))
 
-    def seen_pixels(self, height: int, width: int) -> int:
+    def input_pixels(self, height: int, width: int) -> int:
         """Pixels of the picture that the network gets for one of this size."""
         if self.kind == "depth_pro":
             return self.preparation.height * self.preparation.width
-        rows, columns = self.preparation.seen_size(height, width)
+        rows, columns = self.preparation.input_size(height, width)
         return rows * columns
 
     def estimate_metres(self, srgb: Tensor, fx_px: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -124,27 +124,27 @@ class MetricModel(nn.Module):
         """
         height, width = srgb.shape[-2:]
         if self.kind == "depth_anything":
-            size = self.preparation.seen_size(height, width)
-            shown = F.interpolate(srgb, size=size, mode="bicubic", align_corners=False, antialias=True)
-            raw, _ = self._answer(self.preparation.normalised(shown.clamp(0.0, 1.0)))
+            size = self.preparation.input_size(height, width)
+            picture = F.interpolate(srgb, size=size, mode="bicubic", align_corners=False, antialias=True)
+            raw, _ = self._answer(self.preparation.normalised(picture.clamp(0.0, 1.0)))
             return _resized(raw, height, width).clamp_min(_NEAREST_M), None
         if self.kind == "zoedepth":
             return self._zoe(srgb), None
-        shown = F.interpolate(
+        picture = F.interpolate(
             self.preparation.normalised(srgb),
             size=(self.preparation.height, self.preparation.width),
             mode="bilinear",
             align_corners=False,
         )
-        raw, view = self._answer(shown)
-        found = None
+        raw, view = self._answer(picture)
+        own_fx = None
         if fx_px is None:
             if view is None:
                 raise ValueError("This Depth Pro tells no focal length, and none is known for the picture.")
             half = torch.deg2rad(view.double().clamp(*_VIEW_RANGE)) / 2.0
-            found = fx_px = 0.5 * width / torch.tan(half)
+            own_fx = fx_px = 0.5 * width / torch.tan(half)
         inverse = raw * (width / fx_px.to(raw)).reshape(-1, 1, 1)
-        return 1.0 / _resized(inverse, height, width).clamp(*_INVERSE_RANGE), found
+        return 1.0 / _resized(inverse, height, width).clamp(*_INVERSE_RANGE), own_fx
 
     def _zoe(self, srgb: Tensor) -> Tensor:
         """ZoeDepth sees the picture with a mirrored border, because its maps are poor at the border."""
@@ -152,9 +152,9 @@ class MetricModel(nn.Module):
         top, left = (int(3.0 * math.sqrt(side / 2.0)) for side in (height, width))
         mirrored = "reflect" if top < height and left < width else "replicate"
         padded = F.pad(srgb, (left, left, top, top), mode=mirrored)
-        size = self.preparation.seen_size(*padded.shape[-2:])
-        shown = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
-        raw, _ = self._answer(self.preparation.normalised(shown))
+        size = self.preparation.input_size(*padded.shape[-2:])
+        picture = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
+        raw, _ = self._answer(self.preparation.normalised(picture))
         whole = _resized(raw, *padded.shape[-2:])
         return whole[:, top : top + height, left : left + width].clamp_min(_NEAREST_M)
 
@@ -199,7 +199,7 @@ def load_metric_model(folder: str | Path) -> MetricModel:
             "Metric3Dv2 file."
         ) from missing
     try:
-        network, told = AutoModelForDepthEstimation.from_pretrained(
+        network, report = AutoModelForDepthEstimation.from_pretrained(
             str(folder), local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except Exception as reason:  # the library fails with whatever its readers raise
@@ -208,13 +208,13 @@ def load_metric_model(folder: str | Path) -> MetricModel:
             "stopped early. Download the folder again."
         ) from reason
     wrong = sorted(
-        {*map(str, told.get("missing_keys", ()))} | {_name(k) for k in told.get("mismatched_keys", ())}
+        {*map(str, report.get("missing_keys", ()))} | {_name(k) for k in report.get("mismatched_keys", ())}
     )
     if wrong:
-        shown = ", ".join(wrong[:_NAMES_SHOWN]) + (" ..." if len(wrong) > _NAMES_SHOWN else "")
+        names = ", ".join(wrong[:_NAMES_SHOWN]) + (" ..." if len(wrong) > _NAMES_SHOWN else "")
         raise ValueError(
             f"The weights in {folder.name} do not fit its config.json: {len(wrong)} tensors are missing or "
-            f"of another shape ({shown}). Download the folder again."
+            f"of another shape ({names}). Download the folder again."
         )
     return MetricModel(network.float().eval(), kind, Preparation.read(folder, kind, config))
 

@@ -177,18 +177,18 @@ def _weighted_quantile(depth_m: Tensor, weight: Tensor, share: float) -> tuple[T
 
     It is one of the map's own distances. Those without weight get the nearest measured one.
     """
-    found, nearest = [], nearest_m(depth_m)
+    distances, nearest = [], nearest_m(depth_m)
     empty = ~(weight > 0).flatten(1).any(dim=1)
     for depth, w, near, none in zip(depth_m, weight, nearest, empty, strict=True):
         if none:
-            found.append(near)
+            distances.append(near)
             continue
         covered = w > 0
         values, order = depth[covered].sort()
         below = w[covered][order].detach().cumsum(dim=0)
         at = torch.searchsorted(below, below[-1:] * share).clamp_max(values.numel() - 1)
-        found.append(values[at[0]])
-    return torch.stack(found), empty
+        distances.append(values[at[0]])
+    return torch.stack(distances), empty
 
 
 def _paired(depth_m: Tensor, map_: Tensor, name: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:

@@ -67,7 +67,7 @@ def contrast_guess(srgb: Tensor, depth_m: Tensor | None = None) -> Tensor:
     shrink = min(1.0, _WORK_PX / max(height, width))
     size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
 
-    found = []
+    maps = []
     for i in range(count):
         picture = srgb[i : i + 1].float().nan_to_num().clamp(0.0, 1.0)
         small = F.interpolate(picture, size=size, mode="bilinear", align_corners=False, antialias=True).cpu()
@@ -77,8 +77,8 @@ def contrast_guess(srgb: Tensor, depth_m: Tensor | None = None) -> Tensor:
             features = torch.cat([features, nearness / _DEPTH_UNIT])
         pieces = superpixels(features, _PIECES, _COMPACTNESS)
         painted = pieces.painted(_saliency(pieces, has_depth=nearness is not None))
-        found.append(F.interpolate(painted[None, None], size=(height, width), mode="bilinear")[0])
-    return torch.cat(found).to(srgb.device)
+        maps.append(F.interpolate(painted[None, None], size=(height, width), mode="bilinear")[0])
+    return torch.cat(maps).to(srgb.device)
 
 
 def _lab(srgb: Tensor) -> Tensor:

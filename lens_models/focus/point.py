@@ -59,8 +59,8 @@ def distance_at(
     column, row = pixel_at(x, y, width, height)
     warnings: tuple[str, ...] = ()
     if sample == SUBJECT and subject is not None:
-        found = focus_from_mask(depth.metres, subject.to(depth.metres.device))
-        metres, warnings = found.metres, found.warnings
+        covered = focus_from_mask(depth.metres, subject.to(depth.metres.device))
+        metres, warnings = covered.metres, covered.warnings
     else:
         if sample == SUBJECT:
             warnings = ("Nothing is connected to subject, so a small patch at the point was measured.",)
@@ -128,13 +128,13 @@ def packed_depth(depth: DepthMap) -> tuple[Tensor, float | None, float | None]:
     byte, 255 where measured. Returns `(H, W, 3)` uint8, near and far in metres (None where all is sky).
     """
     metres, measured = depth.metres[0], depth.valid[0].to(torch.uint8) * 255
-    seen = torch.isfinite(metres)
-    if not bool(seen.any()):
+    finite = torch.isfinite(metres)
+    if not bool(finite.any()):
         return torch.stack([torch.zeros_like(measured)] * 2 + [measured], dim=-1), None, None
-    q = torch.where(seen, inverse_depth(metres.double()), torch.zeros_like(metres, dtype=torch.float64))
-    high, low = q[seen].max().item(), q[seen].min().item()
+    q = torch.where(finite, inverse_depth(metres.double()), torch.zeros_like(metres, dtype=torch.float64))
+    high, low = q[finite].max().item(), q[finite].min().item()
     share = (q - low) / max(high - low, 1e-12)
-    code = torch.where(seen, 1 + (share * _CODES).round().clamp(0, _CODES), torch.zeros_like(q)).to(
+    code = torch.where(finite, 1 + (share * _CODES).round().clamp(0, _CODES), torch.zeros_like(q)).to(
         torch.int32
     )
     planes = [(code // 256).to(torch.uint8), (code % 256).to(torch.uint8), measured]

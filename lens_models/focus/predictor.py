@@ -121,12 +121,12 @@ class FocusPredictor(nn.Module):
     def _predicted(self, srgb: Tensor, depth_m: Tensor) -> tuple[Focus, Tensor, tuple[str, ...]]:
         srgb, depth_m = self._checked(srgb, depth_m)
         height, width = depth_m.shape[-2:]
-        seen = self.vst(*self.network_input(srgb, depth_m))
-        logits = seen["saliency_1_1"].to(depth_m.dtype)
+        outputs = self.vst(*self.network_input(srgb, depth_m))
+        logits = outputs["saliency_1_1"].to(depth_m.dtype)
         saliency = _resized(torch.sigmoid(logits), height, width)[:, 0]
         distance, empty = weighted_mean_m(depth_m, saliency)
         weight, bias = (p.to(depth_m.dtype) for p in (self.scale_head.weight, self.scale_head.bias))
-        scale = F.softplus(F.linear(seen[self.token.key].to(depth_m.dtype), weight, bias))[:, 0]
+        scale = F.softplus(F.linear(outputs[self.token.key].to(depth_m.dtype), weight, bias))[:, 0]
         return Focus(distance, scale), saliency, nothing_salient(empty, distance)
 
     def network_input(self, srgb: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def read_keyframes(text: str, frame_count: int, named_m: Mapping[str, float] | N
         last = frame_count - 1
         places = [round(i * last / max(1, len(named_m) - 1)) for i in range(len(named_m))]
         return _checked(list(zip(places, named_m.values(), strict=True)), frame_count, ())
-    found = []
+    pairs = []
     for entry in entries:
         match = _ENTRY.match(entry)
         if match is None:
@@ -55,11 +55,11 @@ def read_keyframes(text: str, frame_count: int, named_m: Mapping[str, float] | N
                 f'"{entry.strip()}" is not a keyframe: write "frame: metres", for example "24: 3.5".'
             )
         frame = int(match[1])
-        found.append((frame_count + frame if frame < 0 else frame, _distance_m(match[2], entry, named_m)))
+        pairs.append((frame_count + frame if frame < 0 else frame, _distance_m(match[2], entry, named_m)))
     warnings = ()
-    if [frame for frame, _ in found] != sorted(frame for frame, _ in found):
+    if [frame for frame, _ in pairs] != sorted(frame for frame, _ in pairs):
         warnings = ("The keyframes were not in order: they were sorted by frame.",)
-    return _checked(sorted(found, key=lambda pair: pair[0]), frame_count, warnings)
+    return _checked(sorted(pairs, key=lambda pair: pair[0]), frame_count, warnings)
 
 
 def _distance_m(word: str, entry: str, named_m: Mapping[str, float]) -> float:
@@ -79,8 +79,8 @@ def _distance_m(word: str, entry: str, named_m: Mapping[str, float]) -> float:
     return distance
 
 
-def _checked(found: list[tuple[int, float]], frame_count: int, warnings: tuple[str, ...]) -> Keyframes:
-    frames = [frame for frame, _ in found]
+def _checked(pairs: list[tuple[int, float]], frame_count: int, warnings: tuple[str, ...]) -> Keyframes:
+    frames = [frame for frame, _ in pairs]
     twice = next((a for a, b in pairwise(frames) if a == b), None)
     if twice is not None:
         raise ValueError(f"There are two keyframes for frame {twice}: keep one.")
@@ -91,11 +91,11 @@ def _checked(found: list[tuple[int, float]], frame_count: int, warnings: tuple[s
             f"Keyframe {frames[-1]} lies beyond the clip, whose last frame is {frame_count - 1}: "
             "the focus does not get there.",
         )
-    return Keyframes(tuple(frames), tuple(distance for _, distance in found), warnings)
+    return Keyframes(tuple(frames), tuple(distance for _, distance in pairs), warnings)
 
 
 def rack_focus_m(keyframes: Keyframes, frame_count: int, easing: str = LINEAR) -> Tensor:
-    """Focus distance of every frame, `(frame_count,)` float64 metres; held before and after the keyframes.
+    """Focus distance of every frame, `(frame_count,)` float64 metres; constant beyond the keyframes.
 
     easing: "even" changes 1/distance by the same step from frame to frame; "smooth start and stop" eases by
     3 t² - 2 t³; "hold, then jump" keeps each distance until the next keyframe.

@@ -1,4 +1,4 @@
-"""The all-in-focus generator: SDXL distilled to a few steps, and how it is told about the camera."""
+"""The all-in-focus generator: SDXL distilled to a few steps, and its camera conditioning."""
 
 from .card import GeneratorCard, export_metadata, read_card
 from .exif_embedding import ExifEmbedding, load_exif_embedding, save_exif_embedding

@@ -1,4 +1,4 @@
-"""The camera told to a text encoder: the text baselines of Table 1."""
+"""The camera in words for a text encoder: the text baselines of Table 1."""
 
 from __future__ import annotations
 

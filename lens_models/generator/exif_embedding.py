@@ -1,4 +1,4 @@
-"""The camera told to a diffusion network as numbers: appendix F.3 of the paper, row 4 of its Table 1.
+"""The camera as numbers for a diffusion network: appendix F.3 of the paper, row 4 of its Table 1.
 
 f-number and focal length each become a vector of sines and cosines; both together go through two linear
 layers, and the result is added to the time embedding. The paper does not say how the two numbers are scaled:

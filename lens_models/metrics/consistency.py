@@ -89,9 +89,9 @@ def top_labels(scores: Tensor, count: int = LABELS_KEPT) -> Tensor:
     """
     if count < 1:
         raise ValueError(f"At least 1 label is kept of each pixel, not {count}.")
-    found = scores.topk(min(count, scores.shape[1]), dim=1).indices
-    missing = count - found.shape[1]
-    return torch.nn.functional.pad(found, (0, 0, 0, 0, 0, missing), value=UNLABELLED) if missing else found
+    best = scores.topk(min(count, scores.shape[1]), dim=1).indices
+    missing = count - best.shape[1]
+    return torch.nn.functional.pad(best, (0, 0, 0, 0, 0, missing), value=UNLABELLED) if missing else best
 
 
 def label_codes(maps: Tensor) -> Tensor:

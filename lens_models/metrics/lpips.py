@@ -52,12 +52,12 @@ class LPIPS(nn.Module):
     def activations(self, srgb: Tensor) -> list[Tensor]:
         """After each ReLU, of unit length over the channels; srgb: `(B, 3, H, W)`, 0..1."""
         shift, scale = (srgb.new_tensor(c).view(1, 3, 1, 1) for c in (_SHIFT, _SCALE))
-        x, found = (2.0 * srgb - 1.0 - shift) / scale, []
+        x, outputs = (2.0 * srgb - 1.0 - shift) / scale, []
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + _EPS))
-        return found
+                outputs.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + _EPS))
+        return outputs
 
     def forward(self, srgb: Tensor, other: Tensor) -> Tensor:
         """Distance of each pair, `(B,)`; srgb, other: `(B, 3, H, W)`, 0..1, or one of them `(1, 3, H, W)`.
@@ -89,7 +89,7 @@ def load_lpips(trunk: str | Path | Mapping[str, Any], heads: str | Path | Mappin
     trunk: torchvision's AlexNet, whole or its convolutions alone. heads: v0.1, lin0 to lin4.
     Raises FileNotFoundError, and ValueError for files that are damaged or something else.
     """
-    found = {}
+    weights = {}
     for source, prefix, what in ((trunk, _TRUNK, "AlexNet"), (heads, _HEADS, "LPIPS's weights of AlexNet")):
         read = read_weights(source)
         part = {key: value.float() for key, value in read.tensors.items() if key.startswith(prefix)}
@@ -98,10 +98,10 @@ def load_lpips(trunk: str | Path | Mapping[str, Any], heads: str | Path | Mappin
                 f"{read.name} holds no tensor that begins with {prefix}: it is not {what}. The files are "
                 f"usually called {TRUNK_FILE} (torchvision's AlexNet) and {HEADS_FILE} (lpips, v0.1)."
             )
-        found |= part
+        weights |= part
     with torch.device("meta"):
         network = LPIPS()
-    load_strict(network, found, "AlexNet with LPIPS's weights")
+    load_strict(network, weights, "AlexNet with LPIPS's weights")
     return network.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""The camera that took a photo, from what its EXIF tells and what has to be assumed."""
+"""The camera that took a photo, from its EXIF and what has to be assumed."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def camera_of_photo(
     """The camera of a photo shown upright at a size, px.
 
     f_number, focal_mm (mm), distance_m (metres): used instead of the photo's own where not 0.
-    sensor: width and height in mm, used instead of what the photo tells; the photo is its largest crop.
+    sensor: width and height in mm, used instead of what the photo records; the photo is its largest crop.
     The sensor follows from the 35-mm equivalent, whose definition compares diagonals, or from the focal
     plane's resolution, which is exact where both agree.
     """
     warnings = [exif.reason] if exif.reason else []
     if not (f_number or exif.f_number):
         warnings.append(
-            f"The photo does not tell its aperture: {f_label(F_NUMBER)} assumed. Set f_number if you know it."
+            f"The photo records no aperture: {f_label(F_NUMBER)} assumed. Set f_number if you know it."
         )
     if not (focal_mm or exif.focal_mm or exif.focal_35mm):
         warnings.append(
-            f"The photo does not tell its focal length: {ASSUMED_FOCAL_MM:g} mm on full frame assumed. Set "
+            f"The photo records no focal length: {ASSUMED_FOCAL_MM:g} mm on full frame assumed. Set "
             "focal_mm and sensor if you know them."
         )
     n = f_number or exif.f_number or F_NUMBER
     own_mm = exif.focal_mm
     if not (own_mm or focal_mm) and exif.focal_35mm:
         warnings.append(
-            f"The photo tells only the 35-mm equivalent of its focal length, {exif.focal_35mm:g} mm: a "
+            f"The photo records only the 35-mm equivalent of its focal length, {exif.focal_35mm:g} mm: a "
             "full-frame camera assumed, which blurs more than a small one at the same f-number. Set focal_mm "
             "to the lens's own focal length if you know it."
         )
@@ -70,13 +70,13 @@ def camera_of_photo(
             width_mm, height_mm = span, span * height_px / width_px
         elif focal_mm or own_mm:
             warnings.append(
-                f"The photo does not tell the size of its sensor: full frame, {SENSOR_MM[0]:g} × "
+                f"The photo does not record the size of its sensor: full frame, {SENSOR_MM[0]:g} × "
                 f"{SENSOR_MM[1]:g} mm, assumed. Choose the sensor if you know the camera."
             )
     distance = distance_m or exif.subject_distance_m or 0.0
     if not distance:
         warnings.append(
-            "The photo does not tell how far its subject was, so distance_m is 0: set distance_m, or focus "
+            "The photo records no subject distance, so distance_m is 0: set distance_m, or focus "
             "with Focus Point."
         )
     camera = Camera(float(n), float(focal), float(width_mm), float(height_mm))

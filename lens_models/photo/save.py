@@ -114,7 +114,7 @@ def encoded(
         PNG and WebP keep alpha; JPEG has none and shows what is transparent on white.
     file_format: PNG, JPEG or WEBP. quality: 1..100, not used for PNG; 100 makes WebP lossless.
     tags: from `camera_tags`; None writes no EXIF at all, and no workflow.
-    workflow: JSON texts by name, kept in PNG (text chunks) and WebP (EXIF). JPEG cannot hold one.
+    workflow: JSON texts by name, written into PNG (text chunks) and WebP (EXIF). JPEG cannot hold one.
     Raises ValueError for a picture larger than the format can be.
     """
     height, width = picture.shape[:2]

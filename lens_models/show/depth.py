@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..depth.convert import DepthMap
@@ -43,7 +45,7 @@ class Range:
     far_m: float
 
     def position(self, metres: Tensor) -> Tensor:
-        """0 at the near end, 1 at the far end, evenly in 1/d, as blur is; held at the ends."""
+        """0 at the near end, 1 at the far end, evenly in 1/d, as blur is; clamped to the ends."""
         near, far = 1.0 / self.near_m, 1.0 / self.far_m
         return ((near - 1.0 / metres) / (near - far)).clamp(0.0, 1.0)
 
@@ -73,7 +75,7 @@ def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _srgb_from_oklab(lab: Tensor) -> Tensor:
-    """Ottosson's OKLab to sRGB, held in gamut."""
+    """Ottosson's OKLab to sRGB, clamped to its gamut."""
     to_lms = lab.new_tensor(
         [
             [1, 0.3963377774, 0.2158037573],
@@ -155,7 +157,7 @@ def depth_preview(depth: DepthMap, *, near_m: float = 0.0, far_m: float = 0.0, l
     near_m, far_m: metres at the ends of the colours, 0 = automatic. legend: distribution of the distances,
         colours evenly in 1/d, and the metres of the ends, of round distances and of the picture's median.
     Returns `(B, H', W, 3)` sRGB 0..1 float32 on the CPU; W is the map's width, at least 240 px with a legend.
-    Raises ValueError when near is not smaller than far, and ImportError when the legend needs Pillow.
+    Raises ValueError when near is not smaller than far.
     """
     span = automatic_range(depth, near_m, far_m)
     frames = colours(depth, span).float().cpu()
@@ -178,7 +180,6 @@ def _widened(frames: Tensor, least: int = 240) -> Tensor:
 
 def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
     """Histogram, colour bar, ticks and labels, `(h, width, 3)` sRGB."""
-    Image, ImageDraw, ImageFont = _pillow()
     text = max(11, min(22, round(width / 52)))
     font = ImageFont.load_default(text)
     margin, gap = round(1.2 * text), round(0.5 * text)
@@ -245,7 +246,7 @@ def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
         if centre - half >= left:
             draw.text((centre, header_y), label, fill=_INK, font=font, anchor="mm")
         draw.line([(x, header_y + 0.75 * text), (x, bottom - 1)], fill=_INK, width=max(1, text // 9))
-    return torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8).reshape(height, width, 3) / 255.0
+    return torch.from_numpy(np.array(strip)) / 255.0
 
 
 def _notes(metres: Tensor, valid: Tensor) -> list[tuple[str, bool]]:
@@ -262,15 +263,5 @@ def _notes(metres: Tensor, valid: Tensor) -> list[tuple[str, bool]]:
 def _round_distances(span: Range) -> list[float]:
     """1, 10, 2, 20, ... metres inside the range, the roundest first."""
     first, last = math.floor(math.log10(span.near_m)), math.ceil(math.log10(span.far_m))
-    found = [step * 10.0**power for step in _ROUND_STEPS for power in range(first, last + 1)]
-    return [d for d in found if span.near_m < d < span.far_m]
-
-
-def _pillow():
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as missing:
-        raise ImportError(
-            "The legend needs Pillow: run `pip install Pillow`, or switch legend off."
-        ) from missing
-    return Image, ImageDraw, ImageFont
+    distances = [step * 10.0**power for step in _ROUND_STEPS for power in range(first, last + 1)]
+    return [d for d in distances if span.near_m < d < span.far_m]

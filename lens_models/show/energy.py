@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..metrics.monotonicity import Monotonicity
@@ -18,14 +20,12 @@ _MARGIN, _SMALLEST_SPAN = 0.06, 1e-6
 _GRID_LINES = 5
 
 
-def energy_plot(found: Monotonicity, width: int = 960, height: int = 600, title: str = "") -> Tensor:
+def energy_plot(sweep: Monotonicity, width: int = 960, height: int = 600, title: str = "") -> Tensor:
     """Both columns over the f-number, each as a share of its own largest value; f-numbers in stops.
 
     Steps at which the energy does not grow are red. width, height: px, at least 320 × 200.
     Returns `(1, height, width, 3)` sRGB 0..1.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     if width < 320 or height < 200:
         raise ValueError(f"The plot needs at least 320 × 200 px; {width} × {height} px were asked for.")
     canvas = Image.new("RGB", (width, height), _PAPER)
@@ -33,9 +33,9 @@ def energy_plot(found: Monotonicity, width: int = 960, height: int = 600, title:
     size = max(10, height // 32)
     font = ImageFont.load_default(size)
     left, right, top, bottom = 5 * size, width - 3 * size, 5 * size, height - 4 * size
-    curves = [_shares(found.energies), _shares(found.details)]
+    curves = [_shares(sweep.energies), _shares(sweep.details)]
     low, high = _axis([value for curve in curves for value in curve])
-    stops = [math.log2(n) for n in found.f_numbers]
+    stops = [math.log2(n) for n in sweep.f_numbers]
 
     def x_of(stop: float) -> float:
         return left + (right - left) * (stop - stops[0]) / (stops[-1] - stops[0])
@@ -49,7 +49,7 @@ def energy_plot(found: Monotonicity, width: int = 960, height: int = 600, title:
         text = f"{100.0 * value:.{_decimals(100.0 * (high - low))}f} %"
         draw.text((left - size // 2, y_of(value)), text, fill=_INK, font=font, anchor="rm")
     end = -math.inf
-    for n, stop in zip(found.f_numbers, stops, strict=True):
+    for n, stop in zip(sweep.f_numbers, stops, strict=True):
         draw.line([(x_of(stop), top), (x_of(stop), bottom)], fill=_GRID)
         half = font.getlength(label(n)) / 2.0
         if x_of(stop) - half > end + size // 2:  # labels of close apertures would run into each other
@@ -58,16 +58,16 @@ def energy_plot(found: Monotonicity, width: int = 960, height: int = 600, title:
     names = ("energy", "energy about the mean")
     for curve, failed, colour, name, score, row in zip(
         curves,
-        (found.failed, found.detail_failed),
+        (sweep.failed, sweep.detail_failed),
         (_ENERGY, _DETAIL),
         names,
-        (found.score, found.detail_score),
+        (sweep.score, sweep.detail_score),
         (0, 1),
         strict=True,
     ):
         points = [(x_of(s), y_of(v)) for s, v in zip(stops, curve, strict=True)]
         for i in range(len(points) - 1):
-            wrong = (found.f_numbers[i], found.f_numbers[i + 1]) in failed
+            wrong = (sweep.f_numbers[i], sweep.f_numbers[i + 1]) in failed
             draw.line(points[i : i + 2], fill=_FAILED if wrong else colour, width=max(2, size // 5))
         r = max(2, size // 4)
         for x, y in points:
@@ -77,8 +77,7 @@ def energy_plot(found: Monotonicity, width: int = 960, height: int = 600, title:
         draw.text(at, f"{name}: {score_label(score)}", fill=_INK, font=font, anchor="lm")
     if title:
         draw.text((left, size), title, fill=_INK, font=font, anchor="lm")
-    pixels = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8)
-    return pixels.reshape(1, height, width, 3).float() / 255.0
+    return torch.from_numpy(np.array(canvas))[None] / 255.0
 
 
 def score_label(share: float) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..camera import Camera, Focus, broadcast_batch
@@ -105,10 +107,10 @@ def _of_focus(focus: Focus | None, count: int) -> list[_Property]:
     if focus is None:
         return []
     distances, scales = (_values(field, count) for field in (focus.distance_m, focus.scale))
-    found = [_Property(distances, [metres_label(d) for d in distances], "focus ")]
+    properties = [_Property(distances, [metres_label(d) for d in distances], "focus ")]
     if any(s != 1.0 for s in scales):
-        found.append(_Property(scales, [f"scale {s:.3g}" for s in scales]))
-    return found
+        properties.append(_Property(scales, [f"scale {s:.3g}" for s in scales]))
+    return properties
 
 
 def _check_counts(count: int, camera: Camera | None, focus: Focus | None) -> None:
@@ -195,8 +197,8 @@ def contact_sheet(
     labels: B texts, may be empty. columns: 0 = automatic. picture_width: px, 0 = as large as they come.
     text_px: height of the text, 0 = automatic; text that does not fit is made smaller.
     across, down: a text above each column and left of each row, which then make the grid; may be empty.
-    Returns `(1, H', W', 3)` sRGB 0..1. Raises ValueError when Pillow is missing, labels are not B, or
-    columns and rows hold more or fewer than B.
+    Returns `(1, H', W', 3)` sRGB 0..1. Raises ValueError when labels are not B, or columns and rows
+    hold more or fewer than B.
     """
     count = images.shape[0]
     if len(labels) != count:
@@ -264,8 +266,8 @@ def _opaque(images: Tensor) -> Tensor:
     images = torch.nan_to_num(images.detach().float().cpu(), nan=0.0).clamp(0.0, 1.0)
     if images.shape[-1] == 4:
         radiance = image_to_radiance(images)
-        shown = radiance[:, :3] + (1.0 - radiance[:, 3:]) * _BEHIND_ALPHA
-        images = linear_to_srgb(shown).movedim(1, -1)
+        blended = radiance[:, :3] + (1.0 - radiance[:, 3:]) * _BEHIND_ALPHA
+        images = linear_to_srgb(blended).movedim(1, -1)
     return images[..., :3].expand(*images.shape[:-1], 3)
 
 
@@ -286,26 +288,16 @@ def _widest(texts: Sequence[str], size: int) -> int:
     return max((_text_width(text, size) for text in texts if text), default=0)
 
 
-def _font(size: int):
-    try:
-        from PIL import ImageFont
-    except ImportError as error:
-        raise ValueError("The contact sheet needs Pillow for its labels: install pillow.") from error
-    return ImageFont.load_default(size)
-
-
 def _text_width(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(text)) + 4
+    return math.ceil(ImageFont.load_default(size).getlength(text)) + 4
 
 
 def _write(area: Tensor, text: str, size: int, margin: int) -> None:
     """Write into `(h, w, 3)` in place: centred, and smaller if the text would not fit."""
-    from PIL import Image, ImageDraw
-
     height, width = area.shape[:2]
     while size > 4 and _text_width(text, size) > width - 2 * margin:
         size -= 1
     layer = Image.new("L", (width, height), 0)
-    ImageDraw.Draw(layer).text((width / 2, height / 2), text, fill=255, font=_font(size), anchor="mm")
-    cover = torch.frombuffer(bytearray(layer.tobytes()), dtype=torch.uint8).reshape(height, width, 1) / 255.0
-    area += cover * (_INK - area)
+    middle, font = (width / 2, height / 2), ImageFont.load_default(size)
+    ImageDraw.Draw(layer).text(middle, text, fill=255, font=font, anchor="mm")
+    area += torch.from_numpy(np.array(layer))[..., None] / 255.0 * (_INK - area)

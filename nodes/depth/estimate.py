@@ -59,7 +59,7 @@ def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal
         equivalent = f"{exif.focal_35mm:g} mm equivalent" if exif.focal_35mm else f"{exif.focal_mm:g} mm"
         taken = ", ".join(filter(None, (exif.camera_name, equivalent)))
         return Focal(fx, f"Focal length {_px(fx)}, from the photo's EXIF ({taken}){unused}.")
-    if estimator.tells_focal_length(network):
+    if estimator.estimates_focal_length(network):
         return Focal(None, "")
     if not estimator.uses_focal_length(network):
         return Focal(None, "Focal length unknown; this network does not use it.")

@@ -16,13 +16,13 @@ from training.evaluate.metrics.preparation import Preparation
 
 def test_the_size_a_network_sees(tmp_path):
     standard = Preparation.read(tmp_path)
-    assert standard.seen_size(600, 800) == (800, 1088)  # 800 x 1066.7, up to a multiple of 32
-    assert standard.seen_size(100, 1000) == (160, 1344)  # held by the longest side, 1333
+    assert standard.input_size(600, 800) == (800, 1088)  # 800 x 1066.7, up to a multiple of 32
+    assert standard.input_size(100, 1000) == (160, 1344)  # held by the longest side, 1333
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"size": {"height": 100, "width": 64}, "size_divisor": 0, "image_mean": [0.5, 0.5, 0.5]})
     )
     fixed = Preparation.read(tmp_path)
-    assert fixed.seen_size(600, 800) == (100, 64)
+    assert fixed.input_size(600, 800) == (100, 64)
     assert fixed.mean == (0.5, 0.5, 0.5)
 
 

@@ -37,7 +37,7 @@ _SMALL_WIDTH = 384
 
 
 def _in_range(depth: Tensor) -> Tensor:
-    """Canonical depth held in 0.1..200; beyond the ends the gradient is 0."""
+    """Canonical depth clamped to 0.1..200; beyond the ends the gradient is 0."""
     far = CANONICAL_FAR
     return far - F.relu(far - (F.relu(depth - CANONICAL_NEAR) + CANONICAL_NEAR))
 
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         levels = recomputed(recompute, self.context_feature_encoder, x0, F.relu(x1), F.relu(x2))
         fine, middle, coarse = (h for h, _ in levels)
         context = tuple(
-            conv(seen).chunk(3, dim=1) for conv, (_, seen) in zip(self.context_zqr_convs, levels, strict=True)
+            conv(x).chunk(3, dim=1) for conv, (_, x) in zip(self.context_zqr_convs, levels, strict=True)
         )
         for _ in range(self.iterations):
             fine, middle, coarse, state = recomputed(

@@ -21,7 +21,7 @@ from ...camera import ASSUMED_WIDE_FOCAL_MM, NEAREST_DEPTH_M, assumed_fx_px, bro
 CANONICAL_FX_PX = 1000.0
 #: Range of its answer, metres for that camera.
 CANONICAL_NEAR, CANONICAL_FAR = 0.1, 200.0
-#: Metres are held below this.
+#: Metres are clamped to this.
 FARTHEST_M = 300.0
 #: Sizes the network may see, (height, width); it was trained on the first.
 CANVASES: dict[str, tuple[int, int]] = {
@@ -54,7 +54,7 @@ class Estimate:
     """What the network says about a batch of pictures, at their size. float32.
 
     depth_m: `(B, H, W)` metres, > 0, +inf = sky if asked for.
-    confidence: `(B, H, W)`, higher is surer; trained towards 0..1 and not held there.
+    confidence: `(B, H, W)`, higher is surer; trained towards 0..1 and not clamped.
     normal: `(B, 3, H, W)` unit vectors before the camera: x right, y down, z away.
     certainty: `(B, H, W)` concentration of the normal, > 0.
     All but depth_m are None when only depth was asked for.
@@ -140,8 +140,8 @@ class Letterbox:
 def _canvas_size(height: int, width: int, canvas: str | tuple[int, int]) -> tuple[int, int]:
     if canvas == AUTO:
         wide, square = (CANVASES[name] for name in ("616 × 1064", "616 × 616"))
-        shown = [min(h / height, w / width) for h, w in (square, wide)]
-        return square if shown[0] >= _SQUARE_ENOUGH * shown[1] else wide
+        scales = [min(h / height, w / width) for h, w in (square, wide)]
+        return square if scales[0] >= _SQUARE_ENOUGH * scales[1] else wide
     if isinstance(canvas, str):
         if canvas not in CANVASES:
             raise ValueError(f'"{canvas}" is not a canvas: use {", ".join(CANVASES)} or {AUTO}.')
@@ -156,18 +156,18 @@ def _canvas_size(height: int, width: int, canvas: str | tuple[int, int]) -> tupl
 
 
 def metres_from_canonical(depth: Tensor, fx_px: Tensor, scale: float, sky_m: float | None = None) -> Tensor:
-    """Metres from the network's answer: metres = answer · fx_px · scale / 1000, held in 0.01..300.
+    """Metres from the network's answer: metres = answer · fx_px · scale / 1000, clamped to 0.01..300.
 
     depth: `(B, H, W)` for the canonical camera. fx_px: `(B,)` focal length in px of the original picture.
     scale: canvas px per picture px. sky_m: see `infer`.
     """
     per_canonical = (fx_px * (scale / CANONICAL_FX_PX)).to(depth)[:, None, None]
     metres = depth * per_canonical
-    held = metres.clamp(NEAREST_DEPTH_M, FARTHEST_M)
+    clamped = metres.clamp(NEAREST_DEPTH_M, FARTHEST_M)
     if sky_m is None:
-        return held
+        return clamped
     sky = (metres >= min(sky_m, FARTHEST_M)) | (depth >= _AT_LIMIT * CANONICAL_FAR)
-    return torch.where(sky, torch.full_like(held, torch.inf), held)
+    return torch.where(sky, torch.full_like(clamped, torch.inf), clamped)
 
 
 def infer(
@@ -185,7 +185,7 @@ def infer(
     """Metric depth of pictures; differentiable with respect to the pictures.
 
     network: normalised `(B, 3, h, w)` to depth, confidence and normal, as `Metric3Dv2`.
-    radiance_srgb: `(B, C, H, W)` sRGB 0..1 (held there; NaN is black), C = 3, 1 (grey) or 4: straight
+    radiance_srgb: `(B, C, H, W)` sRGB 0..1 (clamped; NaN is black), C = 3, 1 (grey) or 4: straight
         alpha, and what is transparent shows the mean colour, as around the picture.
     fx_px: focal length in px of these pictures, a number or `(B,)`. One picture goes with several focal
         lengths (the network runs once), and the other way round.
@@ -208,7 +208,7 @@ def infer(
     if chunk is not None and chunk < 1:
         raise ValueError(f"{chunk} pictures per run: at least 1 is needed.")
     box = Letterbox.fit(height, width, canvas)
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     for start in range(0, count, chunk or count):
         part = picture[start : start + (chunk or count)]
         answer = network(box.network_input(part))
@@ -217,10 +217,10 @@ def infer(
         if guided:
             sharp = guided_upsampled(restored[:, :1], part.to(restored), box.scale)
             restored = torch.cat([sharp, restored[:, 1:]], dim=1)
-        found.append(restored)
+        parts.append(restored)
         if on_progress is not None:
             on_progress(start + part.shape[0], count)
-    restored = torch.cat(found) if len(found) > 1 else found[0]
+    restored = torch.cat(parts) if len(parts) > 1 else parts[0]
     depth_m = metres_from_canonical(restored[:, 0], focal.to(restored.device), box.scale, sky_m)
     if not maps:
         return Estimate(depth_m)

@@ -93,9 +93,9 @@ class ConvGRU(nn.Module):
 
     def forward(self, h: Tensor, context: tuple[Tensor, Tensor, Tensor], *inputs: Tensor) -> Tensor:
         update, reset, candidate = context
-        seen = torch.cat([h, *inputs], dim=1)
-        z = torch.sigmoid(self.convz(seen) + update)
-        r = torch.sigmoid(self.convr(seen) + reset)
+        joined = torch.cat([h, *inputs], dim=1)
+        z = torch.sigmoid(self.convz(joined) + update)
+        r = torch.sigmoid(self.convr(joined) + reset)
         q = torch.tanh(self.convq(torch.cat([r * h, *inputs], dim=1)) + candidate)
         return (1 - z) * h + z * q
 

@@ -143,8 +143,8 @@ def config_from_weights(tensors: Mapping[str, Tensor], *, heads: int | None = No
     """
 
     def blocks(prefix: str) -> int:
-        found = (re.match(re.escape(prefix) + r"\.blocks\.(\d+)\.", key) for key in tensors)
-        return 1 + max((int(match[1]) for match in found if match), default=-1)
+        matches = (re.match(re.escape(prefix) + r"\.blocks\.(\d+)\.", key) for key in tensors)
+        return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
     positions, width = tensors["rgb_backbone.pos_embed"].shape[1:]
     if heads is None:
@@ -154,7 +154,7 @@ def config_from_weights(tensors: Mapping[str, Tensor], *, heads: int | None = No
                 break
         else:
             raise ValueError(
-                f"The weights are {width} wide, which does not tell the attention heads: give heads."
+                f"The weights are {width} wide, which does not determine the attention heads: give heads."
             )
         if width % _HEAD_WIDTH:
             logger.warning("saliency network of width %d: taken to have %d heads", width, heads)
@@ -211,11 +211,11 @@ def vst_from(
 def refuse_other_models(tensors: Mapping[str, Tensor], name: str) -> None:
     """Raises ValueError, saying what was expected and found, unless these look like an RGB-D VST."""
     parts = ("rgb_backbone", "depth_backbone", "transformer", "token_trans", "decoder")
-    found = {key.split(".", 1)[0] for key in tensors}
-    missing = [part for part in parts if part not in found]
+    present = {key.split(".", 1)[0] for key in tensors}
+    missing = [part for part in parts if part not in present]
     if not missing:
         return
-    if "rgb_backbone" in found and "depth_backbone" not in found:
+    if "rgb_backbone" in present and "depth_backbone" not in present:
         raise ValueError(
             f"{name} is the Visual Saliency Transformer for pictures without depth. "
             "The one for picture and depth is needed: RGBD_VST.pth."

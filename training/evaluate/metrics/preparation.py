@@ -70,7 +70,7 @@ class Preparation:
             ((middle["height"], middle["width"]) if middle else usual.middle) if cut else None,
         )
 
-    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which a picture is shown to the network, before its middle is cut out."""
         if self.height and self.width:
             rows, columns = self.height, self.width
@@ -81,7 +81,7 @@ class Preparation:
 
     def shown(self, srgb: Tensor) -> Tensor:
         """sRGB 0..1 `(B, 3, H, W)` as the network gets it."""
-        size = self.seen_size(*srgb.shape[-2:])
+        size = self.input_size(*srgb.shape[-2:])
         resized = F.interpolate(srgb, size=size, mode=self.resampled, align_corners=False, antialias=True)
         if self.middle is not None:
             rows, columns = self.middle
