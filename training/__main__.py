@@ -1,6 +1,6 @@
 """The commands of the training: `python -m training COMMAND`, see `--help`.
 
-0 is success, 1 something that was found wrong and said, 2 a command that does not exist.
+0 is success, 1 an error, with a sentence that says what to do, 2 a command that does not exist.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ def _doctor(options: argparse.Namespace) -> int:
         stage=options.stage,
         needed_gb=options.needed_gb,
     )
-    for ok, said in findings:
-        print(f"{'ok ' if ok else 'NO '} {said}")
+    for ok, message in findings:
+        print(f"{'ok ' if ok else 'NO '} {message}")
     return 0 if all(ok for ok, _ in findings) else 1
 
 

@@ -59,8 +59,8 @@ def save_sheet(
         for row in rows
         for picture in row
     ]
-    told = [text for row in labels for text in row]
-    sheet = contact_sheet(torch.cat(scaled).movedim(1, -1), told, title=title, columns=len(rows[0]))
+    texts = [text for row in labels for text in row]
+    sheet = contact_sheet(torch.cat(scaled).movedim(1, -1), texts, title=title, columns=len(rows[0]))
     return save_png(path, sheet[0])
 
 

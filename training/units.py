@@ -29,7 +29,7 @@ log = logging.getLogger("fine_defocus")
 FORMAT = "fine-defocus units 1"
 PLAN = "plan.json"
 _LOCK, _SUFFIX = ".lock", ".parquet"
-_FAILURES_TOLD = 3
+_FAILURES_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def run(
             for unit, rows, error in outcomes:
                 if error is not None:
                     failed.append((unit, error))
-                    log.warning("%s failed: %s", unit.name, _told(error))
+                    log.warning("%s failed: %s", unit.name, _message(error))
                 elif on_done is not None:
                     on_done(unit.name, rows)
             _tidy(folder)
@@ -198,7 +198,7 @@ def _with_ray(
 def ray_session(workers: int, address: str | None = None) -> Iterator[Any]:
     """Ray inside the `with`, for several runs one after the other; one that was started before stays.
 
-    workers: processes, at least so many CPUs are told of on this machine. Raises ImportError without Ray.
+    workers: processes, at least so many CPUs are declared on this machine. Raises ImportError without Ray.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -229,18 +229,17 @@ def ray_session(workers: int, address: str | None = None) -> Iterator[Any]:
 
 def _failure(failed: Sequence[tuple[Unit, Exception]], left: int, folder: Path) -> UnitError:
     unit, error = failed[0]
-    others = [unit.name for unit, _ in failed[1 : 1 + _FAILURES_TOLD]]
+    others = [unit.name for unit, _ in failed[1 : 1 + _FAILURES_NAMED]]
     rest = len(failed) - 1 - len(others)
     also = f" Also failed: {', '.join(others)}{f' and {rest} more' if rest else ''}." if others else ""
     return UnitError(
         f"{len(failed)} of {left} units in {folder} failed; the others are done. {unit.name}: "
-        f"{_told(error)}{also} Started again, only these are done."
+        f"{_message(error)}{also} Started again, only these are done."
     )
 
 
-def _told(error: Exception) -> str:
-    said = f"{type(error).__name__}: {error}".strip().rstrip(".:")
-    return said + "."
+def _message(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().rstrip(".:") + "."
 
 
 def _digest(unit: Unit) -> str:

@@ -12,7 +12,7 @@ from training.__main__ import main
 from training.config.run import load_config
 from training.networks.build import build
 from training.run.checkpoint import latest, models_in
-from training.run.run_folder import read_part
+from training.run.run_folder import read_part, starting_weights
 
 STEPS = 4
 TINY = (
@@ -45,7 +45,7 @@ def toy(tmp_path_factory):
 
 def moved(run, settings, part):
     """Names of the part's tensors that have left where they started."""
-    network = getattr(build(settings), part)
+    network = getattr(build(settings, starts=starting_weights(settings.models)), part)
     start = (network[0] if part == "fake" else network).state_dict()
     end = read_part(run, part)
     assert start.keys() == end.keys()

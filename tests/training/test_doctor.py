@@ -45,7 +45,7 @@ def bad(**options) -> list[str]:
 
 def test_a_machine_that_can_train(machine):
     assert bad() == []
-    said = " ".join(finding.said for finding in doctor.examine())
+    said = " ".join(finding.message for finding in doctor.examine())
     for word in ("8 GPUs", "nccl works", "gloo works", "fully_shard", "diffusers 1.0", "transformers 1.0"):
         assert word in said
 
@@ -75,11 +75,11 @@ def test_a_broken_pair_for_real(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = doctor.torchvision()
     assert not found.ok
-    assert "(RuntimeError: operator torchvision::nms does not exist)" in found.said
+    assert "(RuntimeError: operator torchvision::nms does not exist)" in found.message
     (package / "__init__.py").write_text("__version__ = '9.9'\n", encoding="utf-8")
     assert doctor.torchvision() == (True, f"torchvision 9.9 goes with torch {torch.__version__}.")
     (package / "__init__.py").write_text("import os; os.abort()\n", encoding="utf-8")
-    assert "ended by signal 6" in doctor.torchvision().said
+    assert "ended by signal 6" in doctor.torchvision().message
 
 
 def test_packages_in_real_processes():
@@ -125,12 +125,12 @@ def test_this_torch():
     assert doctor.bfloat16("cpu") == (True, "bfloat16 works on cpu.")
     assert doctor.collectives("gloo", "cpu").ok
     if not torch.cuda.is_available():
-        assert "bfloat16 cannot be used on cuda" in doctor.bfloat16("cuda").said
+        assert "bfloat16 cannot be used on cuda" in doctor.bfloat16("cuda").message
 
 
 def test_an_older_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.distributed.fsdp", None)
-    assert "has no fully_shard: install torch 2.6" in doctor.sharding().said
+    assert "has no fully_shard: install torch 2.6" in doctor.sharding().message
 
 
 def test_files_of_weights(tmp_path):
@@ -143,7 +143,7 @@ def test_files_of_weights(tmp_path):
     for said, word in zip(
         findings, ("is there", "incomplete or damaged", "empty", "There is no file"), strict=True
     ):
-        assert word in said.said
+        assert word in said.message
 
 
 def test_a_folder_that_is_still_to_be_made(tmp_path):

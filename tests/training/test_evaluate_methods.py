@@ -12,10 +12,10 @@ from training.evaluate import generators
 from training.evaluate.camera_tokens import CameraTokens
 from training.evaluate.generators import FewSteps, Guided, Request, ddim
 from training.evaluate.grid import rows_of
-from training.evaluate.lora import merge
 from training.evaluate.methods import TABLE1, TABLE2, PerAperture, ThroughTheLens
 from training.evaluate.networks import NetworkCache, swept
 from training.evaluate.options import load_evaluation
+from training.export.lora_names import merge
 
 PROMPT = "a dog on a forest path"
 
@@ -138,10 +138,13 @@ def test_a_lora_is_added_to_linear_layers_and_convolutions():
     plain = torch.nn.functional.conv2d(x, before["b.weight"], before["b.bias"])
     assert torch.allclose(network["b"](x), plain + 0.5 * through, atol=1e-5)
     for tensors, said in (
-        ({"c.lora_A.weight": down, "c.lora_B.weight": up}, "has a layer c"),
-        ({"a.lora_A.weight": down}, "only one half"),
+        (
+            {"c.lora_A.weight": down, "c.lora_B.weight": up},
+            "layers are not of this UNet: lora_unet_c",
+        ),
+        ({"a.lora_A.weight": down}, "is incomplete: it has only lora_down"),
         ({"a.lora_A.weight": up, "a.lora_B.weight": down}, "do not fit"),
-        ({"a.weight": down}, "no tensor of a LoRA"),
+        ({"a.weight": down}, "is not a LoRA's tensor"),
     ):
         with pytest.raises(ValueError, match=said):
             merge(network, tensors)

@@ -18,6 +18,7 @@ from training.distill.stages import Stage1, Stage2
 from training.networks.build import build
 from training.networks.lora import FAKE, GENERATOR, lora_parameters
 from training.run.loop import Trainer
+from training.run.run_folder import starting_weights
 
 SHALLOW = Turn(step=1, generator=True, shallow=True, k=1, gan=True)
 DEEP = dataclasses.replace(SHALLOW, shallow=False)
@@ -147,7 +148,7 @@ def test_the_exported_lora_on_the_base_is_the_generator(trained, tmp_path):
     (file,) = tmp_path.glob("*lora*.safetensors")
     lora = load_file(file)
     settings = load_config(run / "config.yaml", [f"models.generator={run}"])
-    adapted = build(settings)
+    adapted = build(settings, starts=starting_weights(settings.models))
     merged = build(load_config(run / "config.yaml", ["lora_rank=0", "lora_alpha=null"]))
     own = batch(DEEP, settings)
     before = student(merged, own)

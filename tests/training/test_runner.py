@@ -23,7 +23,7 @@ from training.data.packed import LATENTS, column_prefix
 from training.networks.build import build
 from training.run import runner
 from training.run.checkpoint import latest
-from training.run.run_folder import read_part
+from training.run.run_folder import read_part, starting_weights
 
 STEPS = 6
 
@@ -91,7 +91,8 @@ def test_sample_grids_have_a_column_per_aperture(first, second):
 
 
 def test_stage_2_starts_where_stage_1_ended(second, first):
-    networks = build(load_config(second / "config.yaml"))
+    settings = load_config(second / "config.yaml")
+    networks = build(settings, starts=starting_weights(settings.models))
     assert same(networks.generator.state_dict(), read_part(first, "generator"))
     assert same(networks.fake[0].state_dict(), read_part(first, "fake"))
     ended = read_part(second, "generator")

@@ -62,7 +62,7 @@ class Config(Part):
     mu_fake: Literal["shared", "dof_embed", "separate"] = Field(
         default="shared",
         description='Open in the paper, which draws one. "shared": one fake score for both sets. '
-        '"dof_embed": one that is told the set by a learned vector on its time embedding. "separate": one '
+        '"dof_embed": one with a learned vector of the set on its time embedding. "separate": one '
         "per set (twice the memory).",
     )
     critic_heads: Literal["shared", "per_set"] = Field(
@@ -100,7 +100,7 @@ class Config(Part):
     )
     exif_embedding: bool = Field(
         default=False,
-        description="The generator is told f-number and focal length by an embedding, which is trained with "
+        description="The generator reads f-number and focal length by an embedding, which is trained with "
         "it (Table 1, row 4).",
     )
     focus: Literal["predicted", "mean_depth"] = Field(

@@ -214,18 +214,18 @@ def verify(path: str | Path) -> Verification:
     Raises as `PackedSet` does where the set cannot be opened at all.
     """
     packed = PackedSet(path)
-    told = packed.manifest["shards"]
-    bad = {name for name in told if file_hash(packed.path / name) != told[name]["sha256"]}
+    shards = packed.manifest["shards"]
+    bad = {name for name in shards if file_hash(packed.path / name) != shards[name]["sha256"]}
     problems = [f"{name} is not what was packed: copy it again." for name in sorted(bad)]
     for kind in packed._ranges:
-        shards = packed.table[f"{column_prefix(kind)}_shard"].to_pylist()
-        for index in [i for i, shard in enumerate(shards) if shard in bad]:
+        names = packed.table[f"{column_prefix(kind)}_shard"].to_pylist()
+        for index in [i for i, shard in enumerate(names) if shard in bad]:
             try:
                 packed.content(index, kind)
             except CorruptSample as error:
                 problems.append(str(error))
     packed.close()
-    size = sum(shard["bytes"] for shard in told.values()) + packed.manifest["index"]["bytes"]
+    size = sum(shard["bytes"] for shard in shards.values()) + packed.manifest["index"]["bytes"]
     return Verification(len(packed), size, tuple(problems))
 
 
@@ -260,10 +260,10 @@ def _check_files(root: Path, manifest: Mapping[str, Any]) -> None:
         raise FileNotFoundError(
             f"{root} lacks {len(missing)} of its {len(files)} files: {listed(missing)}. Copy them again."
         )
-    for name, told in files.items():
+    for name, entry in files.items():
         size = (root / name).stat().st_size
-        if size != told["bytes"]:
-            raise ValueError(f"{root / name} has {size} of {told['bytes']} bytes: copy it again.")
+        if size != entry["bytes"]:
+            raise ValueError(f"{root / name} has {size} of {entry['bytes']} bytes: copy it again.")
 
 
 def column_prefix(kind: str) -> str:

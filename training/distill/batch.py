@@ -14,8 +14,8 @@ from ..networks.models import Prompt
 class NotFinite(RuntimeError):
     """A value that training cannot go on from. here: on this rank, not only on another one."""
 
-    def __init__(self, said: str, here: bool = True):
-        super().__init__(said)
+    def __init__(self, message: str, here: bool = True):
+        super().__init__(message)
         self.here = here
 
 

@@ -90,8 +90,8 @@ class ThroughTheLens:
 
     def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         focal_mm = float(exif.focal_mm)
-        said = with_camera_words(prompt, self.words, DEEP_F_NUMBER, focal_mm)
-        srgb = self.generator.picture(networks, Request(prompt, said, DEEP_F_NUMBER, focal_mm, seed))
+        text = with_camera_words(prompt, self.words, DEEP_F_NUMBER, focal_mm)
+        srgb = self.generator.picture(networks, Request(prompt, text, DEEP_F_NUMBER, focal_mm, seed))
         depth_m = networks.depth_m(srgb, focal_mm)
         if self.focus == "mean_depth":
             focus = Focus(mean_depth(depth_m))

@@ -25,6 +25,7 @@ from ..config.load import ConfigError, find_config
 from ..config.run import Config, load_config
 from ..config.sections import Paths
 from ..export.export import predictor_from
+from ..export.lora_names import merge
 from ..networks.build import TINY_UNET, autoencoder, build
 from ..networks.models import FocusRoot
 from ..networks.models import Networks as TrainingNetworks
@@ -32,7 +33,6 @@ from ..networks.sdxl_unet import build_unet, load_unet
 from ..networks.text import TextEncoders, build_text
 from ..run.run_folder import is_run, read_run
 from .camera_tokens import CameraTokens
-from .lora import merge
 from .options import Evaluation, Student
 
 _T = TypeVar("_T")
@@ -171,9 +171,8 @@ class NetworkCache:
             return StudentNetwork(self._ready(load_unet(path), self._dtype), steps or FOUR_STEPS, head)
         state = read_run(path)
         if "lora" in state.tensors:
-            unet = merge(
-                load_unet(Path(self._given("base")) / "unet"), state.tensors["lora"], state.lora_alpha
-            )
+            unet = load_unet(Path(self._given("base")) / "unet")
+            merge(unet, state.tensors["lora"], state.lora_alpha)
         else:
             with torch.device("meta"):
                 unet = build_unet(state.unet_config)

@@ -16,7 +16,7 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class PromptEntry:
-    """A prompt and its place in the file. f_number, focal_mm: of the photo it comes with, where told."""
+    """A prompt and its place in the file. f_number, focal_mm: of the photo it comes with, where known."""
 
     number: int
     prompt: str

@@ -24,7 +24,7 @@ from ..images import SUFFIXES, read_srgb, save_sheet
 from .methods import LENSES, Pictures
 from .options import Evaluation
 from .statistics import bootstrap
-from .table import NO_WEIGHTS, growing
+from .table import NO_WEIGHTS, growing, with_interval
 
 log = logging.getLogger("fine_defocus")
 DEPTHS = (".npy", ".npz", ".exr", ".pfm")
@@ -169,7 +169,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         cells = [TITLES[lens], str(row["scenes"])]
         for name, column in row["columns"].items():
             decimals = 4 if name == "lpips" else 2
-            cells.append(NO_WEIGHTS if column is None else _number(column, decimals))
+            known = column is not None
+            cells.append(with_interval(**column, decimals=decimals) if known else NO_WEIGHTS)
         lines.append("| " + " | ".join(cells) + " |")
     stops = ", ".join(f"f/{n:g}" for n in found["f_numbers"])
     lines += ["", f"The lenses alone on sharp pictures with depth, over {stops}.", ""]
@@ -185,8 +186,3 @@ def markdown(found: Mapping[str, Any]) -> str:
         "one kernel cannot add to it. The same blur raises the mean of sRGB values, whose curve is concave, "
         "so the sRGB column can fall while the picture gets sharper.\n"
     )
-
-
-def _number(column: Mapping[str, Any], decimals: int) -> str:
-    said, ends = f"{column['value']:.{decimals}f}", column["interval"]
-    return said if ends is None else f"{said} [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]"

@@ -76,8 +76,14 @@ def summary(
             "columns": _columns(config, samples, photos),
             "paper": PAPER[table].get(row, {}),
         }
-    told = {"table": table, "source": config.source, "config_hash": config.hash}
-    return {**told, "f_numbers": list(config.f_numbers), "confidence": config.confidence, "rows": found}
+    return {
+        "table": table,
+        "source": config.source,
+        "config_hash": config.hash,
+        "f_numbers": list(config.f_numbers),
+        "confidence": config.confidence,
+        "rows": found,
+    }
 
 
 def _columns(
@@ -136,16 +142,16 @@ def _statistics(folder: Path, weights: str, meters: Meters, out: Path) -> Any:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise ValueError(f"{folder} holds {len(files)} photos: FID compares with at least 2.")
-    told = [weights, *(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)]
-    kept = out / f"reference_{hashlib.sha256(chr(10).join(told).encode()).hexdigest()[:16]}.npz"
-    if not kept.is_file():
+    identity = [weights, *(f"{p.relative_to(folder)} {p.stat().st_size}" for p in files)]
+    cache = out / f"reference_{hashlib.sha256(chr(10).join(identity).encode()).hexdigest()[:16]}.npz"
+    if not cache.is_file():
         log.info("features of %d photos in %s", len(files), folder)
         found = FeatureStatistics()
         for file in files:
             found.add(torch.tensor([meters.features(read_srgb(file))]))
-        with atomic(kept) as part:
+        with atomic(cache) as part:
             np.savez(part, mean=found.mean.numpy(), covariance=found.covariance.numpy())
-    with np.load(kept) as held:
+    with np.load(cache) as held:
         return torch.from_numpy(held["mean"]), torch.from_numpy(held["covariance"]), len(files)
 
 
@@ -159,7 +165,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name, row in found["rows"].items():
         cells = [name, row["title"], str(row["samples"])]
         for column, _, decimals, paper in _SHOWN:
-            cells.append(_cell(row["columns"][column], decimals))
+            cell = row["columns"][column]
+            if "value" in cell:
+                cells.append(with_interval(cell["value"], cell["interval"], decimals))
+            else:
+                cells.append(cell["why_not"])
             if paper in known:
                 cells.append(f"{row['paper'][paper]:.{decimals}f}" if paper in row["paper"] else "")
         lines.append("| " + " | ".join(cells) + " |")
@@ -171,20 +181,18 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"Brackets: {100 * found['confidence']:g} % bootstrap interval of the mean over "
         "samples. FID has none.",
         "Empty cells in the paper's columns are values not known here.",
+        f"Config {found['config_hash']}.",
     ]
     title = found["table"].replace("table", "Table ")
-    told = f"Config {found['config_hash']}."
     tiny = found["source"] == "tiny"
     warning = ["**Made with small untrained networks: these numbers say nothing of any method.**", ""] * tiny
-    return "\n".join([f"# {title}", "", *warning, *lines, "", *(f"{note}\n" for note in notes), told]) + "\n"
+    return "\n".join([f"# {title}", "", *warning, *lines, "", *(f"{note}\n" for note in notes)])
 
 
-def _cell(column: Mapping[str, Any], decimals: int) -> str:
-    if "value" not in column:
-        return column["why_not"]
-    said = f"{column['value']:.{decimals}f}"
-    ends = column["interval"]
-    return said if ends is None else f"{said} [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]"
+def with_interval(value: float, interval: Sequence[float] | None, decimals: int) -> str:
+    """A number for people, with its interval in brackets where it has one."""
+    ends = "" if interval is None else f" [{', '.join(f'{end:.{decimals}f}' for end in interval)}]"
+    return f"{value:.{decimals}f}{ends}"
 
 
 def write_table(found: Mapping[str, Any], out: str | Path) -> Path:

@@ -112,14 +112,14 @@ def read_state(
     unknown = sorted(set(chosen) - set(PARTS))
     if unknown:
         raise ValueError(f"There is no part {', '.join(unknown)}: the parts are {', '.join(PARTS)}.")
-    told, unet_config = {}, None
+    values, unet_config = {}, None
     if folder is not None:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}.")
         found = {part: folder / f"{part}.safetensors" for part in PARTS}
         chosen = {part: file for part, file in found.items() if file.is_file()} | chosen
-        told = _read_json(folder / "state.json") or {}
+        values = _read_json(folder / "state.json") or {}
         unet_config = _read_json(folder / "config.json")
     if not set(chosen) & {GENERATOR, LORA, FOCUS}:
         raise FileNotFoundError(
@@ -127,14 +127,14 @@ def read_state(
         )
     if FOCUS in chosen and chosen[FOCUS].suffix == ".safetensors" and chosen[FOCUS].is_file():
         stated = read_metadata(chosen[FOCUS]).get("predictor")
-        told = {**told, "predictor": json.loads(stated)} if stated else told
+        values = {**values, "predictor": json.loads(stated)} if stated else values
     return TrainedWeights(
         {part: read_weights(file).tensors for part, file in chosen.items()},
-        Provenance(**{f.name: told[f.name] for f in fields(Provenance) if f.name in told}),
-        tuple(told.get("timesteps", FOUR_STEPS)),
+        Provenance(**{f.name: values[f.name] for f in fields(Provenance) if f.name in values}),
+        tuple(values.get("timesteps", FOUR_STEPS)),
         unet_config,
-        told.get("predictor"),
-        told.get("lora_alpha"),
+        values.get("predictor"),
+        values.get("lora_alpha"),
     )
 
 
@@ -146,35 +146,19 @@ def export_state(state: TrainedWeights, folder: str | Path, *, dtype: str = "fp1
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"dof_sdxl_{len(state.timesteps)}step"
+    options: dict[str, Any] = {"dtype": dtype, "timesteps": state.timesteps, "run": state.run}
+    options["unet_config"] = state.unet_config
     written = []
     if GENERATOR in state.tensors:
         head = None
         if EXIF in state.tensors:
             tensors = without_prefix(state.tensors[EXIF], "linear_1.weight")
             head = exif_embedding_from(tensors, "exif.safetensors")
-        written.append(
-            export_generator(
-                folder / f"{stem}_{dtype}.safetensors",
-                state.tensors[GENERATOR],
-                dtype=dtype,
-                exif=head,
-                timesteps=state.timesteps,
-                run=state.run,
-                unet_config=state.unet_config,
-            )
-        )
+        path = folder / f"{stem}_{dtype}.safetensors"
+        written.append(export_generator(path, state.tensors[GENERATOR], exif=head, **options))
     if LORA in state.tensors:
-        written.append(
-            export_lora(
-                folder / f"{stem}_lora.safetensors",
-                state.tensors[LORA],
-                alpha=state.lora_alpha,
-                dtype=dtype,
-                timesteps=state.timesteps,
-                run=state.run,
-                unet_config=state.unet_config,
-            )
-        )
+        path = folder / f"{stem}_lora.safetensors"
+        written.append(export_lora(path, state.tensors[LORA], alpha=state.lora_alpha, **options))
     if FOCUS in state.tensors:
         predictor = predictor_from(state.tensors[FOCUS], state.predictor)
         written.append(export_focus(folder / "vst_focus.safetensors", predictor, run=state.run))
@@ -271,8 +255,8 @@ def export_focus(path: str | Path, predictor: FocusPredictor, *, run: Provenance
     path, run = Path(path), run or Provenance()
     tensors = {name: _rounded(name, t, "fp32") for name, t in predictor.state_dict().items()}
     _check_room(path, tensors)
-    told, digest = {**run.header, "stage": run.stage, "licence": VST_LICENCE}, weights_hash(tensors)
-    save_predictor(path, predictor, {**told, "step": run.step, "weights_sha256": digest})
+    values, digest = {**run.header, "stage": run.stage, "licence": VST_LICENCE}, weights_hash(tensors)
+    save_predictor(path, predictor, {**values, "step": run.step, "weights_sha256": digest})
     load_predictor(path)
     return _described(path, FOCUS, len(tensors), digest, "fp32")
 

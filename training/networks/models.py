@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -274,7 +274,7 @@ class Networks:
 
     def depth_m(self, srgb: Tensor, camera: Camera) -> Tensor:
         """Depth `(B, H, W)`, m; differentiable with respect to the picture."""
-        fx_px = focal_px(camera.focal_mm, camera.sensor_mm, srgb.shape[-1])
+        fx_px = focal_px(cast(Any, camera.focal_mm), cast(Any, camera.sensor_mm), srgb.shape[-1])
         return self.depth.estimate(srgb, fx_px, canvas=self.depth_canvas)
 
     def reference_distance(self, srgb: Tensor, depth_m: Tensor) -> Tensor:

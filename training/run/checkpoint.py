@@ -100,7 +100,7 @@ class Checkpoints:
         kept, values = state.optimiser_state(models, optimisers)
         tensors = state.weights(models) | kept
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        told = {
+        content = {
             "format": FORMAT,
             "step": step,
             "further": dict(further or {}),
@@ -109,7 +109,7 @@ class Checkpoints:
             "torch": torch.__version__,
             "world": dist.get_world_size() if in_ranks() else 1,
         }
-        text = json.dumps(told, indent=1)
+        text = json.dumps(content, indent=1)
         try:
             if not _on_first(lambda: self._begin(folder, part, step, size)):
                 return folder
@@ -130,10 +130,10 @@ class Checkpoints:
         found = _on_first(self._newest)
         if found is None:
             return None
-        folder, told = found
+        folder, content = found
         with _naming(folder):
-            state.read_all(folder / "dcp", models, optimisers, told["groups"], told["values"])
-        return Resumed(folder, told["step"], told["further"])
+            state.read_all(folder / "dcp", models, optimisers, content["groups"], content["values"])
+        return Resumed(folder, content["step"], content["further"])
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         import yaml
@@ -141,11 +141,11 @@ class Checkpoints:
         folder = latest(self.root)
         if folder is None:
             return None
-        told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if told.get("format") != FORMAT:
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if content.get("format") != FORMAT:
             raise ValueError(
-                f'{folder} is written as "{told.get("format")}" and this version reads "{FORMAT}": resume it '
-                "with the version that wrote it."
+                f'{folder} is written as "{content.get("format")}" and this version reads "{FORMAT}": resume '
+                "it with the version that wrote it."
             )
         there = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         changes = _differences(there, yaml.safe_load(self._config), self._may_change)
@@ -154,7 +154,7 @@ class Checkpoints:
                 f"{folder} was written with another config: {'; '.join(changes)}. Set the values back, or "
                 "start in another folder."
             )
-        return folder, told
+        return folder, content
 
     def _begin(self, folder: Path, part: Path, step: int, size: int) -> bool:
         """Make room; False when this step is there already."""
@@ -174,8 +174,8 @@ class Checkpoints:
         part.mkdir()
         return True
 
-    def _finish(self, folder: Path, part: Path, told: str) -> None:
-        _write(part / "state.json", told)
+    def _finish(self, folder: Path, part: Path, content: str) -> None:
+        _write(part / "state.json", content)
         _write(part / "config.yaml", self._config)
         files = {
             str(file.relative_to(part)): file.stat().st_size for file in part.rglob("*") if file.is_file()

@@ -42,10 +42,10 @@ dist.destroy_process_group()
 
 
 class Finding(NamedTuple):
-    """One answer. ok: nothing to do. said: a sentence."""
+    """One answer. ok: nothing to do. message: a sentence."""
 
     ok: bool
-    said: str
+    message: str
 
 
 def examine(
@@ -129,35 +129,35 @@ def collectives(backend: str, device: str) -> Finding:
     """Whether a group of one process can add up a number, in a process of its own."""
     if not dist.is_available() or not dist.is_backend_available(backend):
         return Finding(False, f"This torch was built without {backend}: install another build.")
-    worked, said = run_python(_COLLECTIVE.format(backend=backend, device=device))
+    worked, message = run_python(_COLLECTIVE.format(backend=backend, device=device))
     if not worked:
-        return Finding(False, f"{backend} does not work here ({said}): several processes cannot train.")
+        return Finding(False, f"{backend} does not work here ({message}): several processes cannot train.")
     return Finding(True, f"{backend} works.")
 
 
 def torchvision() -> Finding:
     """Whether torchvision, which nothing here needs, keeps other packages from being imported."""
-    worked, said = imported("torchvision")
+    worked, message = imported("torchvision")
     if worked:
-        return Finding(True, f"torchvision {said} goes with torch {torch.__version__}.")
-    if said == _ABSENT:
+        return Finding(True, f"torchvision {message} goes with torch {torch.__version__}.")
+    if message == _ABSENT:
         return Finding(True, "torchvision is not installed, and nothing here needs it.")
     return Finding(
         False,
-        f"torchvision{_version('torchvision')} does not go with torch {torch.__version__} ({said}): beside "
-        "it diffusers and transformers cannot be imported. Uninstall torchvision, or install the build of it "
-        "that is for this torch.",
+        f"torchvision{_version('torchvision')} does not go with torch {torch.__version__} ({message}): "
+        "beside it diffusers and transformers cannot be imported. Uninstall torchvision, or install the "
+        "build of it that is for this torch.",
     )
 
 
 def package(module: str, name: str) -> Finding:
     """Whether a package can be imported, in a process of its own."""
-    worked, said = imported(module)
+    worked, message = imported(module)
     if worked:
-        return Finding(True, f"{name} {said} can be imported.")
-    if said == _ABSENT:
+        return Finding(True, f"{name} {message} can be imported.")
+    if message == _ABSENT:
         return Finding(False, f"{name} is not installed: pip install {name}.")
-    return Finding(False, f"{name}{_version(name)} cannot be imported ({said}).")
+    return Finding(False, f"{name}{_version(name)} cannot be imported ({message}).")
 
 
 def free_disk(folder: str | Path, needed_gb: float) -> Finding:
@@ -166,8 +166,8 @@ def free_disk(folder: str | Path, needed_gb: float) -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / GB
-    said = f"{folder} has {free:,.0f} GB free and {needed_gb:,.0f} GB are wanted for checkpoints"
-    return Finding(True, f"{said}.") if free >= needed_gb else Finding(False, f"{said}: make room.")
+    message = f"{folder} has {free:,.0f} GB free and {needed_gb:,.0f} GB are wanted for checkpoints"
+    return Finding(True, f"{message}.") if free >= needed_gb else Finding(False, f"{message}: make room.")
 
 
 def weights_file(path: str | Path) -> Finding:

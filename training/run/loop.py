@@ -77,8 +77,8 @@ class Trainer:
                 seen[name] = (*seen.get(name, ()), values)
         norms = self._clipped()
         if not all(torch.isfinite(torch.tensor(norm)) for norm in norms.values()):
-            told = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
-            raise self._stopped(NotFinite(f"A gradient is not finite: norms are {told}."), step, i, batch)
+            text = ", ".join(f"{name} {norm:g}" for name, norm in norms.items())
+            raise self._stopped(NotFinite(f"A gradient is not finite: norms are {text}."), step, i, batch)
         for network in self.trained.values():
             fsdp.reshard(network)
         share = schedule.rate(step, self.config)

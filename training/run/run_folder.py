@@ -29,12 +29,12 @@ from . import checkpoint
 
 FORMAT = "fine-defocus run 1"
 CHECKPOINTS = "checkpoints"
-_TOLD = "run.json"
+_RUN_FILE = "run.json"
 
 
 def is_run(path: str | Path) -> bool:
     """Whether a folder is a run's."""
-    return (Path(path) / _TOLD).is_file()
+    return (Path(path) / _RUN_FILE).is_file()
 
 
 def write(
@@ -46,7 +46,7 @@ def write(
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    told = {
+    content = {
         "format": FORMAT,
         "stage": str(config.stage),
         "base": config.models.base,
@@ -59,7 +59,7 @@ def write(
         "predictor": dict(predictor) if predictor else None,
     }
     values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    for name, text in ((_TOLD, json.dumps(told, indent=1) + "\n"), ("config.yaml", values)):
+    for name, text in ((_RUN_FILE, json.dumps(content, indent=1) + "\n"), ("config.yaml", values)):
         with atomic(folder / name) as part:
             part.write_text(text, encoding="utf-8")
     return folder
@@ -86,10 +86,10 @@ def read_run(path: str | Path, step: int | None = None) -> TrainedWeights:
     """
     path = Path(path)
     if not is_run(path):
-        raise ValueError(f"{path} is not the folder of a run: it has no {_TOLD}.")
-    told = json.loads((path / _TOLD).read_text(encoding="utf-8"))
-    if told.get("format") != FORMAT:
-        raise ValueError(f'{path} is written as "{told.get("format")}" and this version reads "{FORMAT}".')
+        raise ValueError(f"{path} is not the folder of a run: it has no {_RUN_FILE}.")
+    content = json.loads((path / _RUN_FILE).read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        raise ValueError(f'{path} is written as "{content.get("format")}" and this version reads "{FORMAT}".')
     folder = _newest(path) if step is None else path / CHECKPOINTS / f"step_{step:06d}"
     reached = (
         json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"] if folder.is_dir() else 0
@@ -100,14 +100,14 @@ def read_run(path: str | Path, step: int | None = None) -> TrainedWeights:
             tensors |= _generator(checkpoint.read_model(folder, part))
         elif part == "focus":
             tensors[part] = checkpoint.read_model(folder, part)
-    hashes = {name: told[f"{name}_hash"] for name in ("config", "data", "code")}
+    hashes = {name: content[f"{name}_hash"] for name in ("config", "data", "code")}
     return TrainedWeights(
         tensors,
-        Provenance(told["stage"], reached, told["base"], *hashes.values()),
-        tuple(told["timesteps"]),
-        told["unet"],
-        told["predictor"],
-        told["lora_alpha"],
+        Provenance(content["stage"], reached, content["base"], *hashes.values()),
+        tuple(content["timesteps"]),
+        content["unet"],
+        content["predictor"],
+        content["lora_alpha"],
     )
 
 

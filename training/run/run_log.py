@@ -30,7 +30,7 @@ class Histograms:
     """Counts of what steps saw since the last time they were asked for; the ends hold what is beyond."""
 
     def __init__(self):
-        self.edges = {name: edges(*told) for name, told in RANGES.items()}
+        self.edges = {name: edges(*record) for name, record in RANGES.items()}
         self._clear()
 
     def add(self, seen: Mapping[str, tuple[Tensor, ...]]) -> None:
@@ -44,12 +44,12 @@ class Histograms:
     def taken(self, device: torch.device) -> dict[str, dict[str, list[float]]]:
         """Edges and counts of all ranks together, which call this together; then counting starts again."""
         world = torch.distributed.get_world_size() if in_ranks() else 1
-        told = {}
+        record = {}
         for name, counts in self.counts.items():
             whole = mean_over_ranks(counts.to(device)) * world
-            told[name] = {"edges": self.edges[name].tolist(), "counts": whole.round().tolist()}
+            record[name] = {"edges": self.edges[name].tolist(), "counts": whole.round().tolist()}
         self._clear()
-        return told
+        return record
 
     def _clear(self) -> None:
         self.counts = {name: torch.zeros(_BINS, dtype=torch.float64) for name in RANGES}
@@ -94,9 +94,9 @@ class RunLog:
             if opened is not None:
                 opened.close()
 
-    def event(self, what: str, step: int, **told: Any) -> None:
+    def event(self, what: str, step: int, **record: Any) -> None:
         """A line of something else than a step."""
-        self._line({"event": what, "step": step, "time": round(time.time(), 3), **told})
+        self._line({"event": what, "step": step, "time": round(time.time(), 3), **record})
 
     def step(self, done: Step, **further: float) -> dict[str, float]:
         """A step's line: means over the ranks, which call this together. Gives losses and norms by name."""
@@ -104,31 +104,31 @@ class RunLog:
         values = mean_over_ranks(
             torch.tensor(list(numbers.values()), device=self._device, dtype=torch.float64)
         )
-        told = dict(zip(numbers, values.tolist(), strict=True))
+        record = dict(zip(numbers, values.tolist(), strict=True))
         turn = done.turn
         self._line(
             {
                 "event": "step", "step": turn.step, "set": turn.set_name, "generator": turn.generator,
-                "student_step": turn.k, "rate": done.rate, **told, **further,
+                "student_step": turn.k, "rate": done.rate, **record, **further,
             }
         )  # fmt: skip
         if self._board is not None:
-            for name, value in {**told, **further}.items():
+            for name, value in {**record, **further}.items():
                 self._board.add_scalar(name, value, turn.step)
-        return told
+        return record
 
-    def histograms(self, step: int, told: Mapping[str, Any]) -> None:
+    def histograms(self, step: int, record: Mapping[str, Any]) -> None:
         """A line of histograms."""
-        self.event("histograms", step, **told)
+        self.event("histograms", step, **record)
 
     def picture(self, name: str, step: int, sheet: Tensor) -> None:
         """A sample grid `(H, W, 3)` for TensorBoard."""
         if self._board is not None:
             self._board.add_image(name, sheet.numpy(), step, dataformats="HWC")
 
-    def _line(self, told: Mapping[str, Any]) -> None:
+    def _line(self, record: Mapping[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(told) + "\n")
+            self._file.write(json.dumps(record) + "\n")
             self._file.flush()
 
 
@@ -139,10 +139,10 @@ def _cut(path: Path, first: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            told = json.loads(line)
+            record = json.loads(line)
         except ValueError:
             continue
-        if told["step"] < first or (told["event"] != "step" and told["step"] <= first):
+        if record["step"] < first or (record["event"] != "step" and record["step"] <= first):
             kept.append(line + "\n")
     with atomic(path) as part:
         part.write_text("".join(kept), encoding="utf-8")

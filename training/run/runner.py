@@ -152,9 +152,9 @@ def _train(
         for step in range(first, config.steps):
             done = trainer.step(step, source)
             after = step + 1
-            told = run_log.step(done, **_measured(started, ranks.device, source))
+            values = run_log.step(done, **_measured(started, ranks.device, source))
             histograms.add(done.seen)
-            bar.set_postfix_str(_shown(done, told), refresh=False)
+            bar.set_postfix_str(_progress_text(done, values), refresh=False)
             bar.update()
             if _due(after, config.log.histograms_every):
                 run_log.histograms(after, histograms.taken(ranks.device))
@@ -189,16 +189,16 @@ def _first(resumed: Resumed | None, source: PackedSource, config: Config) -> int
 
 
 def _measured(started: float, device: torch.device, source: PackedSource) -> dict[str, float]:
-    told = {"seconds": round(time.perf_counter() - started, 4), "corrupt_samples": source.corrupt}
+    values = {"seconds": round(time.perf_counter() - started, 4), "corrupt_samples": source.corrupt}
     if device.type == "cuda":
-        told["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+        values["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
         torch.cuda.reset_peak_memory_stats(device)
-    return told
+    return values
 
 
-def _shown(done: Step, told: dict[str, float]) -> str:
+def _progress_text(done: Step, values: dict[str, float]) -> str:
     names = ("fake", "critic", "dmd", "gan", "huber")
-    numbers = " ".join(f"{name} {told[name]:.3g}" for name in names if name in told)
+    numbers = " ".join(f"{name} {values[name]:.3g}" for name in names if name in values)
     return f"{done.turn.set_name} {numbers}"
 
 

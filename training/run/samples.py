@@ -45,7 +45,7 @@ def photographs(trainer: Trainer, text: TextEncoders, caption: str, sample: int)
     """One caption's pictures, sRGB `(8, 3, H, W)` or `(1, 3, H, W)`, and what to write below each.
 
     In stage 2 one sharp picture through the lens at eight apertures. In stage 1 that picture, or eight where
-    the generator is told the aperture.
+    the generator reads the aperture.
     """
     config, networks = trainer.config, trainer.networks
 
@@ -71,9 +71,9 @@ def sheet(trainer: Trainer, text: TextEncoders) -> Tensor:
     """The grid `(H, W, 3)` sRGB, a row per prompt; all ranks of a sharded run call this together."""
     rows, labels = [], []
     for sample, caption in enumerate(trainer.config.log.sample_prompts):
-        shown, told = photographs(trainer, text, caption, sample)
+        shown, texts = photographs(trainer, text, caption, sample)
         rows.append(shown.float().cpu())
-        labels += told
+        labels += texts
     columns = len(labels) // len(rows)
     return contact_sheet(
         torch.cat(rows).movedim(1, -1),

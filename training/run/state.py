@@ -93,7 +93,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
             save(tensors, storage_writer=_Writer(folder), no_dist=not in_ranks())
     except CheckpointException as error:
         causes = _causes(error)
-        raise next((c for c in causes if isinstance(c, OSError)), OSError(_told(causes))) from error
+        raise next((c for c in causes if isinstance(c, OSError)), OSError(_messages(causes))) from error
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> No
         with _quiet():
             load(tensors, storage_reader=FileSystemReader(folder), no_dist=alone or not in_ranks())
     except CheckpointException as error:
-        raise ValueError(f"Its files are damaged ({_told(_causes(error))}).") from error
+        raise ValueError(f"Its files are damaged ({_messages(_causes(error))}).") from error
 
 
 def models_in(folder: Path) -> list[str]:
@@ -125,8 +125,8 @@ def read_model(folder: Path, name: str) -> dict[str, Tensor]:
     """One model's whole weights on the CPU by their names, in one process. Raises ValueError without it."""
     held, prefix = stored(folder), f"{_MODELS}{name}/"
     tensors = {
-        key: torch.empty(told.size, dtype=told.properties.dtype)
-        for key, told in held.items()
+        key: torch.empty(meta.size, dtype=meta.properties.dtype)
+        for key, meta in held.items()
         if key.startswith(prefix)
     }
     if not tensors:
@@ -142,12 +142,12 @@ def read_all(
     saved_groups: Mapping[str, list[dict[str, Any]]],
     values: Mapping[str, Any],
 ) -> None:
-    """Give models and optimisers the state back that `weights`, `optimiser_state` and `groups` told.
+    """Give models and optimisers back the state that `weights`, `optimiser_state` and `groups` gave.
 
     Raises ValueError when weights or parameters are not the same ones.
     """
     held, tensors = stored(folder), weights(models)
-    _compare({key: told for key, told in held.items() if key.startswith(_MODELS)}, tensors)
+    _compare({key: meta for key, meta in held.items() if key.startswith(_MODELS)}, tensors)
     if _members(saved_groups) != _members(groups(models, optimisers)):
         raise ValueError(
             f"The optimisers ({', '.join(saved_groups) or 'none'}) hold other parameters there than those of "
@@ -159,9 +159,9 @@ def read_all(
         for name, optimiser in optimisers.items()
         for parameter in _parameters(optimiser)
     }
-    for key, told in held.items():
+    for key, meta in held.items():
         if key.startswith(_OPTIMISERS):
-            tensors[key] = _empty(told, parameters[key.rpartition("/")[0]])
+            tensors[key] = _empty(meta, parameters[key.rpartition("/")[0]])
     read(folder, tensors)
     for name, optimiser in optimisers.items():
         _restore(optimiser, f"{_OPTIMISERS}{name}/", {**tensors, **values}, saved_groups[name])
@@ -185,11 +185,11 @@ def _restore(
     optimiser.load_state_dict({"state": numbered, "param_groups": restored})
 
 
-def _empty(told: Any, parameter: Tensor) -> Tensor:
+def _empty(meta: Any, parameter: Tensor) -> Tensor:
     """Room for an entry: sharded as its parameter when it has its shape."""
-    if told.size == parameter.shape:
-        return torch.empty_like(parameter.detach(), dtype=told.properties.dtype)
-    return torch.empty(told.size, dtype=told.properties.dtype)
+    if meta.size == parameter.shape:
+        return torch.empty_like(parameter.detach(), dtype=meta.properties.dtype)
+    return torch.empty(meta.size, dtype=meta.properties.dtype)
 
 
 def _compare(held: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
@@ -225,8 +225,8 @@ def _parameters(optimiser: Optimizer) -> Iterator[Tensor]:
         yield from group["params"]
 
 
-def _members(told: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[list[str]]]:
-    return {name: [group["params"] for group in found] for name, found in told.items()}
+def _members(meta: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[list[str]]]:
+    return {name: [group["params"] for group in found] for name, found in meta.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -262,7 +262,7 @@ def _causes(error: CheckpointException) -> list[BaseException]:
     return [cause for cause, _ in error.failures.values()]
 
 
-def _told(causes: list[BaseException]) -> str:
+def _messages(causes: list[BaseException]) -> str:
     return "; ".join(sorted({str(cause) or type(cause).__name__ for cause in causes}))
 
 
