@@ -101,8 +101,8 @@ window.study = (() => {
 
   return {
     participant: () => query().get('participant') ?? '',
-    // What the participant sees, to go with the vote; once, until the next question is there.
-    seen: () => {
+    // The question on the page, to go with the vote; once, until the next question is there.
+    answer: () => {
       if (!pair || document.body.dataset.ready !== '1') return ''
       ready(false)
       const { participant, number } = pair.dataset

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from html import escape
 from pathlib import Path
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
 import gradio as gr
-from fastapi import FastAPI, HTTPException
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse
 
-from .. import pages
 from .manifest import is_video
 from .store import Question, Store, VoteError, participant_code
 
+#: The page talks to its own server and to nobody else; gradio builds its parts with inline code.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "connect-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:"
+)
+#: How the page's parts answer: at once, without a sign of waiting, and not as an interface for programs.
+_EVENT = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 def serve(store: Store, host: str, port: int) -> None:
     """Answer until the process is told to end."""
-    pages.answer(application(store), host, port)
+    uvicorn.run(application(store), host=host, port=port, log_level="warning")
 
 
 def application(store: Store) -> FastAPI:
     """The page at /, and the files of each question under addresses that do not tell the method."""
-    app = pages.server()
+    app, folder = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Path(__file__).parent
+
+    @app.middleware("http")
+    async def policy(request: Request, call_next):
+        answer = await call_next(request)
+        answer.headers["Content-Security-Policy"] = POLICY
+        return answer
 
     @app.get("/media/{code}/{number}/{side}")
     def media(code: str, number: int, side: str) -> FileResponse:
@@ -36,7 +53,17 @@ def application(store: Store) -> FastAPI:
         file = store.manifest.prompt(question.prompt).media[method]
         return FileResponse(file, headers={"Cache-Control": "private, max-age=3600"})
 
-    return pages.mounted(app, _blocks(store), Path(__file__).parent)
+    return gr.mount_gradio_app(
+        app,
+        _blocks(store),
+        path="/",
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=(folder / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(folder / 'page.js').read_text(encoding='utf-8')}</script>",
+        footer_links=[],
+        ssr_mode=False,
+        show_error=False,
+    )
 
 
 def _blocks(store: Store) -> gr.Blocks:
@@ -48,20 +75,17 @@ def _blocks(store: Store) -> gr.Blocks:
         with gr.Column(visible=False, elem_id="welcome") as welcome:
             code = gr.Textbox(label="Participant code (leave empty to get one)", max_length=32)
             begin = gr.Button("Begin", elem_id="begin")
-        seen = gr.Textbox(visible=False)
-        shown = [content, votes, welcome]
+        answer = gr.Textbox(visible=False)
+        outputs = [content, votes, welcome]
 
         def state(participant: str, notice: str = "") -> tuple:
             question = store.question(participant) if participant else None
+            ended = not question and bool(participant) and store.question(participant, 1) is not None
             if question:
-                return (
-                    _question_html(question, store, notice),
-                    gr.update(visible=True),
-                    gr.update(visible=False),
-                )
-            ended = bool(participant) and store.question(participant, 1) is not None
-            html = _end_html(participant, notice) if ended else _welcome_html(store, notice)
-            return html, gr.update(visible=False), gr.update(visible=not ended)
+                html = _question_html(question, store, notice)
+            else:
+                html = _end_html(participant, notice) if ended else _welcome_html(store, notice)
+            return html, gr.update(visible=bool(question)), gr.update(visible=not question and not ended)
 
         def join(text: str) -> tuple:
             text = text.strip() or "".join(secrets.choice(_LETTERS) for _ in range(8))
@@ -86,17 +110,22 @@ def _blocks(store: Store) -> gr.Blocks:
                 return state(participant, str(error))
             return state(participant)
 
-        blocks.load(resume, seen, shown, js="() => [window.study.participant()]", **pages.ANSWERING)
-        gr.on([begin.click, code.submit], join, code, shown, **pages.ANSWERING)
+        blocks.load(resume, answer, outputs, js="() => [window.study.participant()]", **_EVENT)
+        gr.on([begin.click, code.submit], join, code, outputs, **_EVENT)
         for button, side in ((left, "left"), (right, "right")):
             button.click(
                 lambda text, side=side: vote(side, text),
-                seen,
-                shown,
-                js="() => [window.study.seen()]",
-                **pages.ANSWERING,
+                answer,
+                outputs,
+                js="() => [window.study.answer()]",
+                **_EVENT,
             )
     return blocks
+
+
+def _notice_html(notice: str) -> str:
+    """A sentence to the participant, or nothing."""
+    return f'<p class="notice" role="status">{escape(notice)}</p>' if notice else ""
 
 
 def _question_html(question: Question, store: Store, notice: str) -> str:
@@ -112,7 +141,7 @@ def _question_html(question: Question, store: Store, notice: str) -> str:
         f'<span class="bar"><i style="width: {done:.1f}%"></i></span>'
         f"<span>your code: {escape(question.participant)}</span></div>"
         f'<p class="question">{escape(store.manifest.question)}</p>'
-        f'<p class="prompt">“{escape(prompt.text)}”</p>{pages.notice_html(notice)}'
+        f'<p class="prompt">“{escape(prompt.text)}”</p>{_notice_html(notice)}'
         f'<div class="sides">{sides}</div></div>'
     )
 
@@ -131,12 +160,12 @@ def _welcome_html(store: Store, notice: str) -> str:
         f"<p><em>{escape(store.manifest.question)}</em></p>"
         "<p>Choose with the buttons below the pair, or with the keys 1 (left) and 2 (right). "
         "A vote cannot be changed. You may stop at any time and go on later with your participant code.</p>"
-        f"{pages.notice_html(notice)}"
+        f"{_notice_html(notice)}"
     )
 
 
 def _end_html(participant: str, notice: str) -> str:
     return (
-        f"<h1>Thank you, that was the last question</h1>{pages.notice_html(notice)}"
+        f"<h1>Thank you, that was the last question</h1>{_notice_html(notice)}"
         f"<p>All your votes are stored under the code {escape(participant)}. You may close this page.</p>"
     )

@@ -1,4 +1,7 @@
-"""The votes, in one SQLite file that several processes may write to at once."""
+"""The votes, in one SQLite file that threads and processes share: every call opens it and closes it again.
+
+It has to be on a disk of this machine, as SQLite's write-ahead log asks for.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import math
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import database
 from .draw import Pair, draw, ours_is_left
 from .manifest import Manifest
 
@@ -87,7 +91,7 @@ def participant_code(text: str) -> str:
 
 
 class Store:
-    """Questions and votes of one study, in a file that threads and processes may share (`database`)."""
+    """Questions and votes of one study."""
 
     def __init__(
         self, path: str | Path, manifest: Manifest, count: int | None = None, seed: int | None = None
@@ -99,8 +103,10 @@ class Store:
         if count is not None and count < 1:
             raise ValueError(f"A participant has to get at least 1 question; {count} were asked for.")
         self.path, self.manifest = Path(path), manifest
-        database.make(self.path, _SCHEMA)
-        with database.changing(self.path) as file:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _open(self.path) as file:
+            file.executescript("PRAGMA journal_mode = WAL;" + _SCHEMA)
+        with _transaction(self.path) as file:
             new = (manifest.digest, 0 if seed is None else seed, 20 if count is None else count)
             file.execute("INSERT OR IGNORE INTO study VALUES (1, ?, ?, ?)", new)
             found = file.execute("SELECT manifest, seed, count FROM study").fetchone()
@@ -117,7 +123,7 @@ class Store:
     def join(self, code: str) -> str:
         """Draw the questions of a new participant; the code as stored. Raises VoteError for a bad code."""
         code = participant_code(code)
-        with database.changing(self.path) as file:
+        with _transaction(self.path) as file:
             if file.execute("SELECT 1 FROM participant WHERE code = ?", (code,)).fetchone():
                 return code
             counts = {
@@ -136,7 +142,7 @@ class Store:
 
     def question(self, code: str, number: int | None = None) -> Question | None:
         """A question of a participant: the first without a vote, or one by its number; None past the last."""
-        with database.reading(self.path) as file:
+        with _open(self.path) as file:
             total = file.execute("SELECT COUNT(*) FROM question WHERE participant = ?", (code,)).fetchone()[0]
             row = _question(file, code, number)
         return Question(code, row[0], total, *row[1:]) if row else None
@@ -149,7 +155,7 @@ class Store:
         """
         if side not in ("left", "right") or not math.isfinite(seconds) or seconds < 0:
             raise VoteError("That vote could not be read: load the page again, and vote once more.")
-        with database.changing(self.path) as file:
+        with _transaction(self.path) as file:
             given = file.execute("SELECT 1 FROM vote WHERE participant = ? AND number = ?", (code, number))
             if given.fetchone():
                 raise DuplicateVote(f"Question {number} has your vote already; the first one counts.")
@@ -162,13 +168,13 @@ class Store:
     def votes(self) -> list[Vote]:
         """All votes, by participant and number."""
         columns = "participant, prompt, baseline, ours, side, seconds"
-        with database.reading(self.path) as file:
+        with _open(self.path) as file:
             rows = file.execute(f"SELECT {columns} FROM {_JOINED} ORDER BY participant, number").fetchall()
         return [Vote(*row) for row in rows]
 
     def participants(self) -> tuple[int, int]:
         """How many began, and how many answered all their questions."""
-        with database.reading(self.path) as file:
+        with _open(self.path) as file:
             began = file.execute("SELECT COUNT(*) FROM participant").fetchone()[0]
             unfinished = file.execute(
                 "SELECT COUNT(DISTINCT participant) FROM question LEFT JOIN vote USING (participant, number) "
@@ -178,6 +184,23 @@ class Store:
 
     def _side(self, code: str, pair: Pair) -> str:
         return "left" if ours_is_left(code, pair, self.seed) else "right"
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    """The open file; each statement is a transaction of its own."""
+    with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as file:
+        file.execute("PRAGMA foreign_keys = ON")
+        yield file
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction that takes the write lock first, so what it reads stays true until it writes."""
+    with _open(path) as file:
+        file.execute("BEGIN IMMEDIATE")
+        with file:  # commits, or rolls back when the block raises
+            yield file
 
 
 def _question(file: sqlite3.Connection, code: str, number: int | None) -> tuple | None:
