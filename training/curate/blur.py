@@ -37,7 +37,7 @@ def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
             torch.manual_seed(0)
             # thresholds of 0: an untrained network is certain of nothing
             return BlurNet(TINY).eval(), Calibration(thresholds=(0.0, 0.0, 0.0))
-    network, calibration = load_blur_net(options.weights)
+    network, calibration = load_blur_net(options.weights or "")
     return network.eval(), calibration
 
 

@@ -24,6 +24,7 @@ class Captioner(Protocol):
 
     def captions(self, pictures: Sequence[Any]) -> list[str]:
         """A sentence for each Pillow picture."""
+        ...
 
 
 def write_captions(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:

@@ -35,10 +35,10 @@ def add(commands) -> None:
         metavar="KEY=VALUE",
         help="settings in place of the file's, as in blur.crops=3",
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run_command)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_command(options: argparse.Namespace) -> int:
     """Do what the command line says."""
     if options.stage == "train-blur":
         from ..config.load import load_settings

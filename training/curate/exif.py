@@ -75,7 +75,8 @@ def header(path: Path, options: Exif) -> dict[str, Any]:
     except UnidentifiedImageError:
         return dropped("no picture that Pillow opens")
     except Image.DecompressionBombError:
-        return dropped(f"more than {2 * Image.MAX_IMAGE_PIXELS / _MILLION:.0f} megapixels")
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return dropped(f"more than {most / _MILLION:.0f} megapixels")
     settings = read_exif(path)
     exif = asdict(settings)
     del exif["reason"]

@@ -18,10 +18,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lens_models.files import atomic
@@ -150,12 +149,10 @@ def _numbered(inputs: Sequence[tuple[str, tuple]]) -> Iterator[tuple[list, tuple
 
 
 def _take_over(path: Path, others: Iterator[Path], units: Sequence[work.Unit]) -> None:
-    others = [other for other in others if other != path and other.is_dir()]
-    if not others:
-        return
-    for unit in work.missing(path, units):
+    earlier = [other for other in others if other != path and other.is_dir()]
+    for unit in work.missing(path, units) if earlier else ():
         name = f"{unit.name}.parquet"
-        for other in others:
+        for other in earlier:
             with suppress(FileNotFoundError, FileExistsError):
                 try:
                     os.link(other / name, path / name)
@@ -197,7 +194,7 @@ def write_text(path: Path, text: str) -> None:
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A unit's table."""
-    return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
+    return pq.read_table(path, columns=list(columns) if columns else None, partitioning=cast("str", None))
 
 
 def row_count(path: Path) -> int:
@@ -210,7 +207,7 @@ def counts(config: Curation, done: Done) -> tuple[int, int]:
     kept = total = 0
     for file in done.files(config.output):
         column = read_table(file, ("kept",))["kept"]
-        kept += pc.sum(column).as_py() or 0
+        kept += column.to_pylist().count(True)
         total += len(column)
     return kept, total - kept
 

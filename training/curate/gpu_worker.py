@@ -86,12 +86,12 @@ def pixel_values(pictures: Sequence[Any], side: int, mean: Sequence[float], std:
     return (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def pretrained(kind: Any, model: str, revision: str | None, what: str, **more: Any) -> Any:
+def pretrained(kind: Any, model: str | None, revision: str | None, what: str, **more: Any) -> Any:
     """A model or tokenizer of transformers, from a folder or the hub's local copy; nothing is downloaded.
 
     what: names the setting. Raises ConfigError where it is not there, or a name comes without a revision.
     """
-    if not Path(model).is_dir() and not revision:
+    if not model or not (Path(model).is_dir() or revision):
         raise ConfigError(
             f"{what}.model is {model}, which is no folder here: give a folder, or a name with "
             f"{what}.revision, the commit of the files."

@@ -66,7 +66,7 @@ class Rules(_Stage):
     )
     no_exposure: Literal["drop", "keep"] = Field(
         "drop",
-        description="Deep photos that do not tell their exposure. Open in the paper; dropped, as the limit "
+        description="Deep photos without an exposure time. Open in the paper; dropped, as the limit "
         "is there against shake and nothing speaks against it in them.",
     )
     phones: str | None = Field(
@@ -77,18 +77,18 @@ class Rules(_Stage):
     )
     no_camera: Literal["drop", "keep"] = Field(
         "drop",
-        description="Shallow photos that tell neither maker, model nor lens. Open in the paper; dropped, "
+        description="Shallow photos without maker, model and lens. Open in the paper; dropped, "
         "since a phone cannot be ruled out.",
     )
     no_sensor: Literal["drop", "full frame"] = Field(
         "drop",
-        description="Photos that tell neither a 35-mm equivalent nor the size of their sensor. Open in the "
+        description="Photos without a 35-mm equivalent and without a sensor size. Open in the "
         'paper. "full frame": take the sensor for 36 mm wide.',
     )
     no_focal: Literal["drop", "35 mm equivalent"] = Field(
         "drop",
-        description="Photos that tell the 35-mm equivalent of their focal length alone. Open in the paper. "
-        "Taking the equivalent for the focal length says a wrong blur for sensors that are not full frame.",
+        description="Photos with only the 35-mm equivalent of their focal length. Open in the paper. "
+        "Taking the equivalent for the focal length gives a wrong blur for sensors that are not full frame.",
     )
     least_side_px: Count = Field(
         1024, description="Shortest side. Not said in the paper; its pictures are of 1024 px."
@@ -171,14 +171,15 @@ class Curation(Part):
     photos: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="Folders of photos.")
     output: str = Field(description="Folder of the tables, the sets and the report.")
     unit_photos: Count = Field(512, description="Files per unit of work, about.")
-    index: Index = Index()
-    exif: Exif = Exif()
-    rules: Rules = Rules()
-    duplicates: Duplicates = Duplicates()
-    blur: Blur = Blur()
-    photo: Photo = Photo()
-    caption: Caption = Caption()
-    pack: Pack = Pack()
+    # model_validate, as type checkers take no default of a field that is given without its name
+    index: Index = Index.model_validate({})
+    exif: Exif = Exif.model_validate({})
+    rules: Rules = Rules.model_validate({})
+    duplicates: Duplicates = Duplicates.model_validate({})
+    blur: Blur = Blur.model_validate({})
+    photo: Photo = Photo.model_validate({})
+    caption: Caption = Caption.model_validate({})
+    pack: Pack = Pack.model_validate({})
     report_samples: Count = Field(24, description="Pictures on each sheet of the report.")
 
     @model_validator(mode="after")
@@ -201,15 +202,15 @@ class Curation(Part):
 
     def chain(self, stage: str) -> str:
         """12 hex digits that change with the settings of the stage and of all before it."""
-        told: list[Any] = [len(self.photos), self.unit_photos]
+        settings: list[Any] = [len(self.photos), self.unit_photos]
         for name in self.stages[: self.stages.index(stage) + 1]:
-            told.append([name, getattr(self, name).model_dump(mode="json", exclude={"batch"})])
-        return digest(told)
+            settings.append([name, getattr(self, name).model_dump(mode="json", exclude={"batch"})])
+        return digest(settings)
 
 
-def digest(*told: Any) -> str:
+def digest(*values: Any) -> str:
     """12 hex digits of plain values."""
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 

@@ -122,7 +122,8 @@ def encoder(config: Curation) -> Encode:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vae = autoencoder(Paths(source=config.pack.source, vae=config.pack.vae)).to(device).eval()
+        paths = Paths.model_validate({"source": config.pack.source, "vae": config.pack.vae})
+        vae: Any = autoencoder(paths).to(device).eval()
 
     def encode(pictures: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():

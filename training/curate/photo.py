@@ -26,6 +26,7 @@ class PhotoCheck(Protocol):
 
     def p_yes(self, pictures: Sequence[Any]) -> list[float]:
         """For each Pillow picture, 0..1."""
+        ...
 
 
 def check_photos(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:

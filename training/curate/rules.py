@@ -52,8 +52,10 @@ def read_phones(path: str | Path | None = None) -> tuple[Phone, ...]:
     with path.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.DictReader(file), start=2):
             try:
-                patterns = [re.compile(line[n], re.I) if line[n] else None for n in ("make", "model", "lens")]
-                phones.append(Phone(*patterns, {"yes": True, "no": False}[line["phone"]]))
+                make, model, lens = (
+                    re.compile(line[name], re.I) if line[name] else None for name in ("make", "model", "lens")
+                )
+                phones.append(Phone(make, model, lens, {"yes": True, "no": False}[line["phone"]]))
             except (KeyError, TypeError, re.error) as error:
                 raise ValueError(
                     f"Line {number} of {path.name} must be maker, model, lens, yes or no: {error}."

@@ -154,14 +154,14 @@ class _Photos:
             if (self.folder / candidate).is_file():
                 return str(self.folder / candidate)
         last = parts[-1] if parts else name
-        found = self._named(last) or self._named(_UPLOADED.sub("", last, count=1))
-        if len(found) != 1:
-            problem = f"{len(found)} photos have this name" if found else "there is no such photo"
+        matches = self._named(last) or self._named(_UPLOADED.sub("", last, count=1))
+        if len(matches) != 1:
+            problem = f"{len(matches)} photos have this name" if matches else "there is no such photo"
             raise ValueError(
                 f"{where} names {name}, and {problem} in {self.folder}: set `photos` to the folder that was "
                 "imported, with different names for different photos."
             )
-        return str(found[0])
+        return str(matches[0])
 
     def _named(self, name: str) -> list[Path]:
         if self._by_name is None:

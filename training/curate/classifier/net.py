@@ -106,21 +106,23 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         above = None
-        for level, inner, layer in reversed(
-            list(zip(levels, self.inner_blocks, self.layer_blocks, strict=True))
-        ):
+        blocks = list(zip(levels, self.inner_blocks, self.layer_blocks, strict=True))
+        for level, inner, layer in reversed(blocks):
             here = inner(level)
             if above is not None:
                 here = here + functional.interpolate(above, size=here.shape[-2:])
             above = here
-            found.insert(0, layer(here))
-        return found
+            outputs.insert(0, layer(here))
+        return outputs
 
 
 class BlurNet(nn.Module):
     """The three-way head over all views, and a map of where each view is blurred, which helps to learn."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: BlurNetConfig | None = None):
         super().__init__()
@@ -192,7 +194,7 @@ def load_blur_net(path: str | Path) -> tuple[BlurNet, Calibration]:
     weights = read_weights(path)
     try:
         about: Mapping[str, Any] = json.loads(weights.metadata["blur_net"])
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
+        sizes: dict[str, Any] = about["config"] | {"layers": tuple(about["config"]["layers"])}
         thresholds = tuple(about["calibration"]["thresholds"])
         calibration = Calibration(about["calibration"]["temperature"], thresholds)
         network = BlurNet(BlurNetConfig(**sizes))

@@ -41,12 +41,13 @@ class Training(Part):
 
     output: str = Field(description="The .safetensors file; the findings are written beside it.")
     folders: dict[str, tuple[str, ...]] = Field(
-        default={},
+        {},
         description="none, desirable, undesirable: folders of photos, such as f/16 and f/1.8 pairs.",
     )
     masked: tuple[Masked, ...] = ()
     tables: tuple[str, ...] = Field(
-        (), description="Labels by hand: CSV with path and label, or exports of Label Studio (CSV, JSON)."
+        (),
+        description="Labels by hand: CSV with path and label, or exports of Label Studio (CSV, JSON).",
     )
     photos: str | None = Field(
         None, description="Folder with the photos of the tables; not given, the folder of each table."
@@ -54,14 +55,15 @@ class Training(Part):
     unlabelled: tuple[str, ...] = Field((), description="Folders for self-training.")
     trunk: str | None = Field(None, description="torchvision's weights of ResNeXt-50 32x4d.")
     tiny: bool = Field(False, description="A network of a few thousand weights, to try the machinery.")
-    views: Blur = Field(Blur(), description="crop_px and crops, as they will be used.")
+    views: Blur = Field(Blur.model_validate({}), description="crop_px and crops, as they will be used.")
     steps: Count = Field(8000, description="Per round.")
     batch: Count = 16
     lr: Positive = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     map_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="Of the blur map's loss.")
     degraded: Share = Field(
-        0.5, description="Share of the undesirable ones that are sharp photos, degraded by shake or defocus."
+        0.5,
+        description="Share of the undesirable ones that are sharp photos, degraded by shake or defocus.",
     )
     rounds: Annotated[int, Field(ge=0)] = Field(2, description="Of self-training, after the first.")
     certain: Share = Field(0.9, description="Least probability to label a photo by the network itself.")

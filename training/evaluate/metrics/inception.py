@@ -33,7 +33,7 @@ class _Conv(nn.Module):
     def __init__(self, into: int, out: int, kernel: int | tuple[int, int], stride: int = 1, pad: bool = True):
         super().__init__()
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = tuple(k // 2 for k in kernel) if pad and stride == 1 else 0
+        padding = (kernel[0] // 2, kernel[1] // 2) if pad and stride == 1 else 0
         self.conv = nn.Conv2d(into, out, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out, eps=0.001)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .preparation import Preparation
 
@@ -83,7 +83,7 @@ def spacy_nouns(model: str = "en_core_web_sm") -> Nouns:
 class Captions:
     """BLIP's captions."""
 
-    def __init__(self, network: nn.Module, tokenizer: Any, preparation: Preparation, longest: int) -> None:
+    def __init__(self, network: Any, tokenizer: Any, preparation: Preparation, longest: int) -> None:
         """longest: tokens of a caption."""
         self.network, self.tokenizer = network.eval(), tokenizer
         self.preparation, self.longest = preparation, longest
@@ -98,7 +98,7 @@ class Captions:
 class Ranker:
     """CLIP's order of candidates."""
 
-    def __init__(self, network: nn.Module, tokenizer: Any, preparation: Preparation) -> None:
+    def __init__(self, network: Any, tokenizer: Any, preparation: Preparation) -> None:
         self.network, self.preparation = network.eval(), preparation
         self.texts = TextFeatures(network, tokenizer)
 
@@ -119,7 +119,7 @@ class Ranker:
 class Finder:
     """CLIPSeg's maps of where names are."""
 
-    def __init__(self, network: nn.Module, tokenizer: Any, preparation: Preparation) -> None:
+    def __init__(self, network: Any, tokenizer: Any, preparation: Preparation) -> None:
         """preparation: only its colours are used."""
         self.network, self.preparation = network.eval(), preparation
         self.texts = TextFeatures(network.clip, tokenizer)
@@ -147,7 +147,7 @@ class Finder:
 class TextFeatures:
     """CLIP's embeddings of names, each made once."""
 
-    def __init__(self, network: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, network: Any, tokenizer: Any) -> None:
         self.network, self.tokenizer = network, tokenizer
         self._made: dict[str, Tensor] = {}
 

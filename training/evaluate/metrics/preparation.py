@@ -12,11 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _SHORTEST, _LONGEST, _MULTIPLE = 800, 1333, 32
-
-
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
 #: Of PIL's ways to resize, those that torch has, by PIL's numbers.
 _RESAMPLED = {2: "bilinear", 3: "bicubic"}
 
@@ -48,25 +44,25 @@ class Preparation:
         """
         usual = cls() if usual is None else usual
         path = folder / "preprocessor_config.json"
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        told = told.get("image_processor", told)
-        size = told.get("size")
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        settings = settings.get("image_processor", settings)
+        size = settings.get("size")
         size = {"shortest_edge": size} if isinstance(size, int) else (size or {})
         if not size:
             size = {"height": usual.height, "width": usual.width}
-        multiple = told.get("size_divisor", usual.multiple)
-        middle = told.get("crop_size")
+        multiple = settings.get("size_divisor", usual.multiple)
+        middle = settings.get("crop_size")
         middle = {"height": middle, "width": middle} if isinstance(middle, int) else middle
-        cut = usual.middle is not None and told.get("do_center_crop", True)
+        cut = usual.middle is not None and settings.get("do_center_crop", True)
         return cls(
             int(size.get("shortest_edge") or usual.shortest),
-            int(size.get("longest_edge") or told.get("max_size") or usual.longest),
+            int(size.get("longest_edge") or settings.get("max_size") or usual.longest),
             int(size.get("height") or 0),
             int(size.get("width") or 0),
             int(multiple or 1),
-            tuple(told.get("image_mean") or usual.mean),
-            tuple(told.get("image_std") or usual.deviation),
-            _RESAMPLED.get(told.get("resample"), usual.resampled),
+            tuple(settings.get("image_mean") or usual.mean),
+            tuple(settings.get("image_std") or usual.deviation),
+            _RESAMPLED.get(settings.get("resample", -1), usual.resampled),
             ((middle["height"], middle["width"]) if middle else usual.middle) if cut else None,
         )
 
@@ -77,7 +73,8 @@ class Preparation:
         else:
             scale = min(self.shortest / min(height, width), self.longest / max(height, width))
             rows, columns = (max(1, int(side * scale + 1e-6)) for side in (height, width))
-        return tuple(math.ceil(side / self.multiple) * self.multiple for side in (rows, columns))
+        rows, columns = (math.ceil(side / self.multiple) * self.multiple for side in (rows, columns))
+        return rows, columns
 
     def shown(self, srgb: Tensor) -> Tensor:
         """sRGB 0..1 `(B, 3, H, W)` as the network gets it."""

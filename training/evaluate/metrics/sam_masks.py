@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .preparation import Preparation
 
 Progress = Callable[[str, int, int], None]
 #: Masks that are brought to full size at a time.
 _AT_ONCE = 32
-_EXACT_IN_FLOAT32 = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +41,21 @@ class MaskOptions:
     smallest_region: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is needed.")
-        for name in ("least_iou", "least_stability", "box_overlap"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1.")
-        for name in ("stability_offset", "smallest_region"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative.")
+        unbounded = float("inf")
+        for names, least, most, rule in (
+            (("points_per_side", "points_per_batch"), 1, unbounded, "at least 1 is needed"),
+            (("least_iou", "least_stability", "box_overlap"), 0, 1, "it must be between 0 and 1"),
+            (("stability_offset", "smallest_region"), 0, unbounded, "it must not be negative"),
+        ):
+            for name in names:
+                if not least <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}: {rule}.")
 
 
 class SamMasks:
     """A SAM of the transformers library that finds masks by itself."""
 
-    def __init__(self, network: nn.Module, preparation: Preparation, options: MaskOptions) -> None:
+    def __init__(self, network: Any, preparation: Preparation, options: MaskOptions) -> None:
         """preparation: only its colours are used, the size is the network's own."""
         self.network, self.preparation, self.options = network.eval(), preparation, options
 
@@ -65,7 +65,7 @@ class SamMasks:
         srgb: `(1, 3, H, W)`, 0..1, on the network's device. on_progress: called with ("masks", done, total)
         batches of points; may raise to interrupt.
         """
-        size, options = tuple(srgb.shape[-2:]), self.options
+        size, options = (srgb.shape[-2], srgb.shape[-1]), self.options
         side = self.network.config.vision_config.image_size
         seen = seen_within(*size, side)
         points = point_grid(options.points_per_side).to(srgb) * srgb.new_tensor([seen[1], seen[0]])
@@ -161,17 +161,10 @@ def nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
 
 def connected_components(mask: Tensor) -> Tensor:
     """Connected regions, corners included: `(H, W)` bool to int64, 0 outside, else one number per region."""
-    height, width = mask.shape
-    exact = torch.float32 if mask.numel() < _EXACT_IN_FLOAT32 else torch.float64
-    labels = torch.arange(1, mask.numel() + 1, dtype=exact, device=mask.device).reshape(mask.shape) * mask
-    while True:
-        grown = F.max_pool2d(labels[None, None], 3, stride=1, padding=1)[0, 0] * mask
-        # a label is the number of a pixel of its region: taking over that pixel's label doubles the reach
-        known = torch.cat([grown.new_zeros(1), grown.flatten()])
-        grown = known[grown.long()].reshape(height, width)
-        if torch.equal(grown, labels):
-            return labels.long()
-        labels = grown
+    from scipy import ndimage
+
+    labels: Any = ndimage.label(mask.cpu().numpy(), structure=[[1, 1, 1]] * 3)
+    return torch.from_numpy(labels[0]).long().to(mask.device)
 
 
 def without_small_regions(mask: Tensor, smallest: int) -> Tensor:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lens_models.metrics.consistency import LABELS_KEPT, top_labels
 
@@ -29,7 +30,7 @@ _TASK = "the task is semantic"
 class TransformersSegmenter:
     """A segmentation network that answers with the likeliest classes of each pixel."""
 
-    def __init__(self, network: nn.Module, preparation: Preparation, task: Tensor | None = None) -> None:
+    def __init__(self, network: Any, preparation: Preparation, task: Tensor | None = None) -> None:
         """task: `(1, tokens)`, what OneFormer is asked; None for other networks."""
         self.network, self.preparation, self.task = network.eval(), preparation, task
 

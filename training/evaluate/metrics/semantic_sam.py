@@ -138,7 +138,7 @@ class SemanticSam:
                 (mask.to(srgb.device), [self.vocabulary.number(label) for label in labels])
                 for mask, labels in named
             ]
-            found.append(painted(numbered, picture.shape[-2:], count, srgb.device))
+            found.append(painted(numbered, (picture.shape[-2], picture.shape[-1]), count, srgb.device))
         return torch.stack(found)
 
     def named_masks(

@@ -30,7 +30,7 @@ _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 def serve(store: Store, host: str, port: int) -> None:
-    """Answer until the process is told to end."""
+    """Answer until the process ends."""
     uvicorn.run(application(store), host=host, port=port, log_level="warning")
 
 

@@ -38,13 +38,13 @@ def preferences(votes: Sequence[Vote], manifest: Manifest) -> list[Preference]:
 
     The interval takes votes as independent, though each participant gives several.
     """
-    found = []
+    rows = []
     for baseline in manifest.baselines:
         won = [vote.won for vote in votes if vote.baseline == baseline]
         low, high = wilson(sum(won), len(won)) if won else (None, None)
         share = sum(won) / len(won) if won else None
-        found.append(Preference(baseline, manifest.methods[baseline], len(won), sum(won), share, low, high))
-    return found
+        rows.append(Preference(baseline, manifest.methods[baseline], len(won), sum(won), share, low, high))
+    return rows
 
 
 def summary(store: Store) -> dict:
@@ -62,7 +62,7 @@ def summary(store: Store) -> dict:
         "left_share": left / len(votes) if votes else None,
         "left_interval": list(wilson(left, len(votes))) if votes else None,
         "median_seconds": median(vote.seconds for vote in votes) if votes else None,
-        "baselines": [asdict(found) for found in preferences(votes, store.manifest)],
+        "baselines": [asdict(row) for row in preferences(votes, store.manifest)],
     }
 
 
@@ -70,14 +70,13 @@ def write_results(store: Store, folder: str | Path) -> list[Path]:
     """FOLDER/study.json, study.md and, where matplotlib is installed, study.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    found = summary(store)
+    figures = summary(store)
     paths = [folder / f"study.{suffix}" for suffix in ("json", "md", "png")]
-    paths[0].write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    paths[1].write_text(markdown(found), encoding="utf-8")
+    paths[0].write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    paths[1].write_text(markdown(figures), encoding="utf-8")
     try:
-        preference_plot(preferences(store.votes(), store.manifest), f"{found['ours']} chosen over").savefig(
-            paths[2]
-        )
+        plot = preference_plot(preferences(store.votes(), store.manifest), f"{figures['ours']} chosen over")
+        plot.savefig(paths[2])
     except ImportError as error:
         log.warning("There is no plot, which needs matplotlib (%s): python -m pip install matplotlib.", error)
         del paths[2]
@@ -108,28 +107,28 @@ def preference_plot(rows: Sequence[Preference], title: str = "") -> Figure:
     return figure
 
 
-def markdown(found: dict) -> str:
+def markdown(figures: dict) -> str:
     """The table of `summary` for people."""
     lines = [
-        f"# {found['ours']} against each baseline",
+        f"# {figures['ours']} against each baseline",
         "",
-        f"> {found['question']}",
+        f"> {figures['question']}",
         "",
-        f"Participants {found['participants']}, finished {found['finished']}; votes {found['votes']}.",
+        f"Participants {figures['participants']}, finished {figures['finished']}; votes {figures['votes']}.",
         "",
         "| baseline | votes | ours chosen | share | Wilson 95 % |",
         "|---|---|---|---|---|",
     ]
-    for row in found["baselines"]:
+    for row in figures["baselines"]:
         share = "–" if row["share"] is None else f"{100 * row['share']:.1f} %"
         interval = "–" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
         name = row["name"].replace("|", "\\|")
         lines.append(f"| {name} | {row['votes']} | {row['wins']} | {share} | {interval} |")
-    if found["votes"]:
-        low, high = found["left_interval"]
+    if figures["votes"]:
+        low, high = figures["left_interval"]
         lines += [
             "",
-            f"Left side chosen in {100 * found['left_share']:.1f} % ({100 * low:.1f} to {100 * high:.1f} %); "
-            f"median time to a vote {found['median_seconds']:.1f} s.",
+            f"Left side chosen in {100 * figures['left_share']:.1f} % ({100 * low:.1f} to {100 * high:.1f} "
+            f"%); median time to a vote {figures['median_seconds']:.1f} s.",
         ]
     return "\n".join([*lines, ""])

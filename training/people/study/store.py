@@ -109,12 +109,12 @@ class Store:
         with _transaction(self.path) as file:
             new = (manifest.digest, 0 if seed is None else seed, 20 if count is None else count)
             file.execute("INSERT OR IGNORE INTO study VALUES (1, ?, ?, ?)", new)
-            found = file.execute("SELECT manifest, seed, count FROM study").fetchone()
-        _, self.seed, self.count = found
+            stored = file.execute("SELECT manifest, seed, count FROM study").fetchone()
+        _, self.seed, self.count = stored
         wanted = (manifest.digest, seed, count)
         what = ", ".join(
             f"{name} {has} and not {wants}"
-            for name, has, wants in zip(("manifest", "seed", "questions"), found, wanted, strict=True)
+            for name, has, wants in zip(("manifest", "seed", "questions"), stored, wanted, strict=True)
             if wants is not None and has != wants
         )
         if what:

@@ -38,9 +38,9 @@ def write_manifest(
             f"{results}/sweeps has no prompt with a sweep of each of the rows {', '.join(rows)}: evaluate "
             "them together, with --set sheet_prompts=25 for 25 prompts."
         )
-    told = {"ours": ours, "methods": {row: titles[row] for row in rows}, "prompts": asked}
+    manifest = {"ours": ours, "methods": {row: titles[row] for row in rows}, "prompts": asked}
     here.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return read_manifest(path)
 
 
@@ -50,4 +50,4 @@ def _titles(results: Path) -> dict[str, str]:
         found = " and ".join(table.name for table in tables) or "neither table1.json nor table2.json"
         raise ManifestError(f"{results} holds {found}: give a folder that one `evaluate` wrote.")
     rows = json.loads(tables[0].read_text(encoding="utf-8"))["rows"]
-    return {row: told["title"] for row, told in rows.items()}
+    return {name: row["title"] for name, row in rows.items()}
