@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import comfy.model_management as mm
 import folder_paths
@@ -13,8 +12,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...lens_models.camera import assumed_fx_px, broadcast_batch, view_degrees
+from ...lens_models.camera import broadcast_batch
 from ...lens_models.depth import DepthMap, estimator
+from ...lens_models.depth.focal import known_focal, px_label
 from ...lens_models.depth.metric3d.preprocess import AUTO, CANVASES
 from ...lens_models.depth.normals import normal_picture
 from ...lens_models.photo.exif import read_exif
@@ -30,47 +30,6 @@ from .given import depth_summary
 MOST_AT_ONCE, SHARE_OF_MEMORY = 16, 0.7
 #: Core nodes whose output 0 is a photo file as it is.
 PHOTO_LOADERS = ("LoadImage", "LoadImageOutput")
-
-
-@dataclass(frozen=True)
-class Focal:
-    """fx_px: `(1,)` or `(B,)` focal length in px, None = the network estimates it; origin: a sentence."""
-
-    fx_px: Tensor | None
-    origin: str
-
-
-def _px(fx_px: Tensor) -> str:
-    low, high = fx_px.min().item(), fx_px.max().item()
-    return f"{low:.0f} px" if high - low < 0.5 else f"{low:.0f} to {high:.0f} px"
-
-
-def _focal(network, camera, photo: str | None, width: int, height: int) -> Focal:
-    """The focal length of the pictures: the camera's, the photo's, the network's own or the usual guess."""
-    unused = "" if estimator.uses_focal_length(network) else "; this network does not use it"
-    if camera is not None:
-        fx = as_camera(camera).framed(width, height).fx_px(width)
-        fx = fx[:1] if (fx == fx[0]).all() else fx
-        return Focal(fx, f"Focal length {_px(fx)}, from the camera input{unused}.")
-    exif = read_exif(photo) if photo else None
-    exif_fx = exif.fx_px(width, height) if exif else None
-    if exif and exif_fx:
-        fx = torch.tensor([exif_fx], dtype=torch.float64)
-        equivalent = f"{exif.focal_35mm:g} mm equivalent" if exif.focal_35mm else f"{exif.focal_mm:g} mm"
-        taken = ", ".join(filter(None, (exif.camera_name, equivalent)))
-        return Focal(fx, f"Focal length {_px(fx)}, from the photo's EXIF ({taken}){unused}.")
-    if estimator.estimates_focal_length(network):
-        return Focal(None, "")
-    if not estimator.uses_focal_length(network):
-        return Focal(None, "Focal length unknown; this network does not use it.")
-    fx = torch.tensor([assumed_fx_px(width)], dtype=torch.float64)
-    view = view_degrees(fx.item(), width)
-    why = "The photo has no focal length in its EXIF" if photo else "No focal length given"
-    return Focal(
-        fx,
-        f"{why}: {_px(fx)} assumed, a 35 mm lens on full frame ({view:.0f}° across). Distances scale with "
-        "it; connect Camera if you know the lens.",
-    )
 
 
 def _photo_file(prompt: dict | None, node_id: str | None) -> str | None:
@@ -214,13 +173,15 @@ class EstimateDepthNode(io.ComfyNode):
     def execute(cls, image, depth_model, canvas, sky_m, steady_scale, guided, camera=None) -> io.NodeOutput:
         patcher = as_depth_model(depth_model)
         height, width = picture_size(image)
+        camera = None if camera is None else as_camera(camera)
         photo = _photo_file(cls.hidden.prompt, cls.hidden.unique_id)
-        focal, warnings = _focal(patcher.model, camera, photo, width, height), []
+        exif = read_exif(photo) if photo and camera is None else None
+        focal, warnings = known_focal(patcher.model, camera, exif, width, height), []
         options = {"canvas": canvas, "sky_m": sky_m or None, "guided": guided}
         results = _measure_all(patcher, image, focal.fx_px, options, warnings)
         fx_px, notes = focal.fx_px, focal.origin
         if results.fx_px is not None:
-            fx_px, notes = results.fx_px, f"Focal length {_px(results.fx_px)}, estimated by the network."
+            fx_px, notes = results.fx_px, f"Focal length {px_label(results.fx_px)}, estimated by the network."
         metres = results.depth_m
         if steady_scale and len(metres) > 1:
             factors = estimator.steady_factors(metres)

@@ -41,7 +41,7 @@ def _fetched(published: catalog.Published) -> Path:
     return catalog.download(published, folder, check=estimator.load_network, on_progress=on_progress())
 
 
-def _set_precision(network: torch.nn.Module, choice: str, device: torch.device) -> str:
+def _set_precision(network: estimator.DepthNetwork, choice: str, device: torch.device) -> str:
     """Bring the weights to the precision that was chosen, or that ComfyUI would choose; returns its name."""
     if choice != AUTOMATIC:
         network.to(PRECISIONS[choice])
