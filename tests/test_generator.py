@@ -12,18 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens_models.generator import (
+from lens_models.generator import camera_words, schedule
+from lens_models.generator.card import export_metadata, read_card
+from lens_models.generator.exif_embedding import (
     ExifEmbedding,
-    ItemNoise,
-    camera_words,
-    export_metadata,
+    camera_conditioned,
+    head_tensors,
     load_exif_embedding,
-    read_card,
     save_exif_embedding,
-    schedule,
-    timesteps,
+    sinusoid,
 )
-from lens_models.generator.exif_embedding import camera_conditioned, head_tensors, sinusoid
+from lens_models.generator.schedule import ItemNoise, timesteps
 from training.networks.sdxl_unet import build_unet, generate, load_unet, time_ids
 
 REPO = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from optics import scenes
 
 from lens_models import Camera, Focus, blur, dr_bokeh_lens, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
-from lens_models.metrics import blur_monotonicity, energy
+from lens_models.metrics.monotonicity import blur_monotonicity, energy
 from lens_models.show.energy import energy_plot, score_label
 from lens_models.stops import FULL_STOPS
 from tools import motorcycle

@@ -11,16 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lens_models import Camera, Focus, taf_lens
-from lens_models.focus import (
-    FocusPredictor,
-    TokenSource,
-    VisualSaliencyTransformer,
-    VSTConfig,
-    load_predictor,
-    load_vst,
-    save_predictor,
-)
 from lens_models.focus.distance import weighted_mean_m
+from lens_models.focus.predictor import FocusPredictor, TokenSource, load_predictor, save_predictor
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig, load_vst
 from lens_models.light import srgb_to_linear
 
 VST_WEIGHTS = Path(__file__).parent / "fixtures" / "vst" / "state_dict.safetensors"

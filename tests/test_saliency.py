@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from lens_models.depth.convert import fill_missing
-from lens_models.focus import (
-    contrast_guess,
+from lens_models.focus.distance import (
+    MASK_WAYS,
+    STRATEGIES,
+    fitted_mask,
     focus_distance_m,
     focus_from_mask,
+    most_salient_region,
 )
-from lens_models.focus.distance import MASK_WAYS, STRATEGIES, fitted_mask, most_salient_region
-from lens_models.focus.guess import _shortest
+from lens_models.focus.guess import _shortest, contrast_guess
 from lens_models.focus.superpixels import superpixels
 
 MEAN, REGION = STRATEGIES

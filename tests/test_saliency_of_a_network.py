@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lens_models.depth.convert import fill_missing
-from lens_models.focus import focus_distance_m, focus_from_mask
+from lens_models.focus.distance import focus_distance_m, focus_from_mask
 from tools import motorcycle, provision
 
 # the package is never installed: one file of weights (Apache-2.0) is taken out of it

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens_models.focus import VisualSaliencyTransformer, VSTConfig, load_vst
 from lens_models.focus.vst.blocks import sinusoid_table
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig, load_vst
 
 FIXTURE = Path(__file__).parent / "fixtures" / "vst"
 WEIGHTS = FIXTURE / "state_dict.safetensors"

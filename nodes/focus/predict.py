@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...lens_models.camera import broadcast_batch
-from ...lens_models.focus import contrast_guess, focus_distance_m, load_predictor
-from ...lens_models.focus.distance import STRATEGIES
+from ...lens_models.focus.distance import STRATEGIES, focus_distance_m
+from ...lens_models.focus.guess import contrast_guess
+from ...lens_models.focus.predictor import load_predictor
 from ...lens_models.focus.rack import smoothed_m
 from ...lens_models.labels import distances_label, metres_label
 from ...lens_models.light import image_to_radiance, linear_to_srgb

@@ -14,7 +14,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ...lens_models.generator import load_exif_embedding, read_card
+from ...lens_models.generator.card import read_card
+from ...lens_models.generator.exif_embedding import load_exif_embedding
 from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
 from .sdxl import ATTACHMENT, Generator, check_model

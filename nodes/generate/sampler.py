@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...lens_models.generator import STEP_COUNTS, ItemNoise, timesteps
+from ...lens_models.generator.schedule import STEP_COUNTS, ItemNoise, timesteps
 from ..shared.images import to_host
 from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui

@@ -10,7 +10,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...lens_models.generator import ExifEmbedding, GeneratorCard
+from ...lens_models.generator.card import GeneratorCard
+from ...lens_models.generator.exif_embedding import ExifEmbedding
 from ...lens_models.generator.schedule import TABLE_LENGTH, alphas_bar, sigma
 
 CHANNELS, LATENT_PX = 4, 8

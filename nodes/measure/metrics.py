@@ -10,15 +10,9 @@ from torch import Tensor
 
 from ...lens_models.camera import broadcast_batch
 from ...lens_models.light import image_to_radiance, linear_to_srgb, srgb_to_linear
-from ...lens_models.metrics import (
-    Monotonicity,
-    blur_monotonicity,
-    content_consistency,
-    label_codes,
-    load_lpips,
-)
-from ...lens_models.metrics.consistency import PAIRINGS
-from ...lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE
+from ...lens_models.metrics.consistency import PAIRINGS, content_consistency, label_codes
+from ...lens_models.metrics.lpips import HEADS_FILE, TRUNK_FILE, load_lpips
+from ...lens_models.metrics.monotonicity import Monotonicity, blur_monotonicity
 from ...lens_models.scene import item
 from ...lens_models.show.energy import energy_plot, score_label
 from ...lens_models.stops import label, parse_f_numbers

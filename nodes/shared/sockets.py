@@ -12,7 +12,7 @@ from torch import Tensor
 from ...lens_models import Camera, Focus
 from ...lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
 from ...lens_models.depth.estimator import is_network
-from ...lens_models.focus import FocusPredictor
+from ...lens_models.focus.predictor import FocusPredictor
 from ...lens_models.shape import ApertureShape
 
 DEPTH = io.Custom("DEPTH")

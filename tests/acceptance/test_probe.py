@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from lens_models import Camera, Focus, coc_px, dr_bokeh_lens, light, taf_lens
-from lens_models.metrics import blur_monotonicity
+from lens_models.metrics.monotonicity import blur_monotonicity
 
 SIZE, RADIUS_PX = 512, 20.0
 Y, X = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")

@@ -47,7 +47,7 @@ import comfy_extras.nodes_model_advanced as advanced
 import folder_paths
 from comfy.taesd.taesd import TAESD
 from inside_generate_files import exif, keys, loader, lora
-from pack.lens_models.generator import GeneratorCard
+from pack.lens_models.generator.card import GeneratorCard
 from pack.nodes.camera import camera
 from pack.nodes.depth import given as depth
 from pack.nodes.focus import distance as focus

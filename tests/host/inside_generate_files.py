@@ -29,7 +29,8 @@ import comfy.model_detection
 import comfy.sample
 import comfy.utils
 from pack.lens_models import Camera
-from pack.lens_models.generator import GeneratorCard, load_exif_embedding
+from pack.lens_models.generator.card import GeneratorCard
+from pack.lens_models.generator.exif_embedding import load_exif_embedding
 from pack.nodes.generate import conditioning, load, sdxl
 
 

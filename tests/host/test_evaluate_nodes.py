@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lens_models.metrics import LPIPS
+from lens_models.metrics.lpips import LPIPS
 from tools.provision import REPO
 from tools.server import HostError
 from tools.workflow import Graph

@@ -14,8 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lens_models.generator import ExifEmbedding, export_metadata, save_exif_embedding
-from lens_models.generator.exif_embedding import camera_conditioned, load_exif_embedding
+from lens_models.generator.card import export_metadata
+from lens_models.generator.exif_embedding import (
+    ExifEmbedding,
+    camera_conditioned,
+    load_exif_embedding,
+    save_exif_embedding,
+)
 from lens_models.generator.schedule import ItemNoise
 from tools import provision
 from tools.provision import REPO

@@ -15,15 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lens_models.focus import (
-    FocusPredictor,
-    VisualSaliencyTransformer,
-    VSTConfig,
-    load_predictor,
-    save_predictor,
-)
-from lens_models.generator import ExifEmbedding
-from lens_models.generator.exif_embedding import head_tensors
+from lens_models.focus.predictor import FocusPredictor, load_predictor, save_predictor
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
+from lens_models.generator.exif_embedding import ExifEmbedding, head_tensors
 from tools import provision
 from tools.provision import REPO
 from training.export.export import export_state, read_state

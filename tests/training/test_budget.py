@@ -8,7 +8,7 @@ from torch import nn
 
 from lens_models.depth.metric3d.config import PUBLISHED
 from lens_models.depth.metric3d.network import Metric3Dv2
-from lens_models.focus import VisualSaliencyTransformer, VSTConfig
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 from training.networks.sdxl_unet import build_unet
 from training.run.budget import CRITIC_GIB, GIB, MACHINES, NETWORKS, TFLOP, TrainingPlan, report
 

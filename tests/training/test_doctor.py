@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lens_models.focus import load_predictor
-from lens_models.generator import read_card
+from lens_models.focus.predictor import load_predictor
+from lens_models.generator.card import read_card
 from training.__main__ import main
 from training.run import doctor
 

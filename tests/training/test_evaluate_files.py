@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lens_models.depth.metric3d.network import load_metric3d
-from lens_models.focus import save_predictor
+from lens_models.focus.predictor import save_predictor
 from training.evaluate import networks as networks_module
 from training.evaluate.methods import TABLE1
 from training.evaluate.networks import NetworkCache, swept

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lens_models.metrics import LPIPS
+from lens_models.metrics.lpips import LPIPS
 from training.evaluate import command, measures, table
 from training.evaluate.methods import TABLE1
 from training.evaluate.metrics.inception import FIDInception

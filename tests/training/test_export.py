@@ -13,15 +13,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lens_models.focus import (
-    FocusPredictor,
-    VisualSaliencyTransformer,
-    VSTConfig,
-    load_predictor,
-    save_predictor,
-)
-from lens_models.generator import ExifEmbedding, load_exif_embedding, read_card
-from lens_models.generator.exif_embedding import head_tensors
+from lens_models.focus.predictor import FocusPredictor, load_predictor, save_predictor
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
+from lens_models.generator.card import read_card
+from lens_models.generator.exif_embedding import ExifEmbedding, head_tensors, load_exif_embedding
 from training.export import export
 from training.export.export import (
     Provenance,

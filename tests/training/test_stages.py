@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from lens_models import Camera, Focus, taf_lens
-from lens_models.focus import save_predictor
+from lens_models.focus.predictor import save_predictor
 from lens_models.light import linear_to_srgb, srgb_to_linear
 from tests.training.tiny_run import batch, config, networks, perturb, train
 from training.distill import losses

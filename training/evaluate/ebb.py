@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lens_models.light import srgb_to_linear
-from lens_models.metrics import energy
+from lens_models.metrics.monotonicity import energy
 
 from ..images import SUFFIXES, read_srgb, save_sheet
 from .statistics import wilson

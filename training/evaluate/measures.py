@@ -10,8 +10,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lens_models.metrics import adjacent_distances, blur_monotonicity, content_consistency, load_lpips
-from lens_models.metrics.consistency import F_NUMBERS, PAIRINGS
+from lens_models.metrics.consistency import F_NUMBERS, PAIRINGS, content_consistency
+from lens_models.metrics.lpips import adjacent_distances, load_lpips
+from lens_models.metrics.monotonicity import blur_monotonicity
 
 from .methods import Pictures
 from .metrics.inception import load_inception

@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from lens_models.files import atomic
-from lens_models.focus import FocusPredictor, VisualSaliencyTransformer, load_predictor, save_predictor
-from lens_models.focus.vst.network import VSTConfig
-from lens_models.generator import export_metadata
-from lens_models.generator.card import PUBLIC_DMD2_LICENCE
+from lens_models.focus.predictor import FocusPredictor, load_predictor, save_predictor
+from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
+from lens_models.generator.card import PUBLIC_DMD2_LICENCE, export_metadata
 from lens_models.generator.exif_embedding import INPUTS, ExifEmbedding, exif_embedding_from, head_tensors
 from lens_models.generator.schedule import FOUR_STEPS
 from lens_models.weights import damaged, load_strict, read_metadata, read_weights, without_prefix
