@@ -162,8 +162,7 @@ class Paths(Part):
         description="Where training starts: as for teacher, or a run's folder. Not set: as the teacher.",
     )
     fake: str | None = Field(
-        default=None,
-        description="Where the fake score starts: as for generator. Not set: as the teacher.",
+        default=None, description="Where the fake score starts: as for generator. Not set: as the teacher."
     )
     text: str | None = Field(
         default=None,

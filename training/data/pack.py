@@ -224,11 +224,7 @@ class _Shard:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        return {
-            "sha256": file_hash(self.path),
-            "bytes": self.path.stat().st_size,
-            "samples": self.count,
-        }
+        return {"sha256": file_hash(self.path), "bytes": self.path.stat().st_size, "samples": self.count}
 
 
 def _check(record: Record, first: Mapping[str, Any] | None) -> None:

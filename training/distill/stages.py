@@ -269,11 +269,7 @@ class Stage2(Stage1):
             "capped_share": (radius > self.config.lens.max_radius_px).float().mean().item(),
             "depth_std_m": depth_m.std().item(),
         }
-        report.seen |= {
-            "focus_distance_m": distance_m.detach(),
-            "focus_scale": scale,
-            "coc_px": 2.0 * radius,
-        }
+        report.seen |= {"focus_distance_m": distance_m.detach(), "focus_scale": scale, "coc_px": 2.0 * radius}
 
     def _focus_term(self, srgb: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
         """Huber distance from the frozen predictor; cut from picture and depth unless the config says so."""

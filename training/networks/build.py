@@ -38,11 +38,7 @@ TINY_UNET: dict[str, Any] = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 64,
 }
-TINY_VAE: dict[str, Any] = {
-    "block_out_channels": (8, 8, 8, 8),
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-}
+TINY_VAE: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 SDXL_VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
