@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 from measuring import options
 
-from training.data import EpochSampler, PackedSet, PackedWriter, Record, verify
+from training.data.pack import PackedWriter, Record
+from training.data.packed import PackedSet, verify
+from training.data.sampler import EpochSampler
 
 
 def write(path: Path, samples: int, size: int) -> float:

@@ -113,7 +113,7 @@ def _add_verify(commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from .data import verify
+    from .data.packed import verify
 
     found = verify(options.set)
     for problem in found.problems:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.data import EpochSampler
+from training.data.sampler import EpochSampler
 
 CONFIG = {"optimiser": {"lr": 5e-7, "betas": [0.9, 0.999]}, "seed": 3, "log": {"every": 10}}
 DATA = torch.randn(40, 6, generator=torch.Generator().manual_seed(5))

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.training.small_run import CONFIG, DATA, equal, fill_the_disk
 from tests.training.two_ranks import run
-from training.data import EpochSampler
+from training.data.sampler import EpochSampler
 from training.networks import fsdp
 from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, read_model
 

@@ -18,8 +18,7 @@ from training.curate.card import decisions
 from training.curate.flow import Engine, read_done
 from training.curate.options import Curation, load
 from training.curate.report import write_report
-from training.data import PackedSet, verify
-from training.data.packed import read_manifest
+from training.data.packed import PackedSet, read_manifest, verify
 
 REPO = Path(__file__).resolve().parents[2]
 NO_NETWORKS = {name: {"skip": True} for name in ("blur", "photo", "caption")}

@@ -197,7 +197,7 @@ def test_the_export_of_a_saliency_network_alone(tmp_path, caplog):
 
 
 def test_the_verification(tmp_path, capsys, caplog):
-    from training.data import PackedWriter, Record
+    from training.data.pack import PackedWriter, Record
 
     with PackedWriter(tmp_path / "set", about={}) as writer:
         latent = torch.ones(4, 8, 8)

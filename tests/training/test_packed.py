@@ -15,18 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from training.data import (
-    Batches,
-    CorruptSample,
-    EpochSampler,
-    PackedSet,
-    PackedWriter,
-    Record,
-    pack,
-    verify,
-)
-from training.data.pack import jpeg_bytes
-from training.data.packed import FORMAT
+from training.data import pack
+from training.data.pack import PackedWriter, Record, jpeg_bytes
+from training.data.packed import FORMAT, CorruptSample, PackedSet, verify
+from training.data.sampler import Batches, EpochSampler
 
 
 def latent(index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,7 @@ from tests.training.tiny_run import SMOKE
 from tests.training.tiny_training import at, command, everything, lines, same, sets, step_numbers
 from training.__main__ import main
 from training.config.run import load_config
-from training.data import PackedSet
-from training.data.packed import LATENTS, column_prefix
+from training.data.packed import LATENTS, PackedSet, column_prefix
 from training.networks.build import build
 from training.run import runner
 from training.run.checkpoint import latest

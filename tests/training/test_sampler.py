@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data import Batches, CorruptSample, EpochSampler
-from training.data.sampler import order
+from training.data.packed import CorruptSample
+from training.data.sampler import Batches, EpochSampler, order
 
 
 class Numbers:

@@ -9,7 +9,7 @@ import torch
 
 from lens_models.generator.camera_words import with_camera_words
 from tests.training.tiny_run import config
-from training.data import PackedWriter, Record
+from training.data.pack import PackedWriter, Record
 from training.distill import schedule
 from training.networks.models import Prompt
 from training.run.source import PackedSource

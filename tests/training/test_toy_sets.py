@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.tiny_run import config
-from training.data import PackedSet, verify
+from training.data.packed import PackedSet, verify
 from training.data.toy_sets import F_NUMBERS, FAR_M, NEAR_M, photograph, scene, write
 from training.networks.build import build
 

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ..data import PackedWriter, Record
-from ..data.pack import JPEG_QUALITY
+from ..data.pack import JPEG_QUALITY, PackedWriter, Record
 from ..data.packed import read_manifest
 from .flow import Done, Engine, Progress, dropped, judge_photos, kept
 from .gpu_worker import PictureWorker

@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from .packed import FORMAT, IMAGES, LATENTS, SAMPLE_COLUMNS, column_prefix, file_hash
+from .packed import FORMAT, IMAGES, LATENTS, PLACE, SAMPLE_COLUMNS, Sample, column_prefix, file_hash
 
 JPEG_QUALITY = 95
 _SUFFIX = {LATENTS: ".safetensors", IMAGES: ".jpg"}
@@ -26,28 +26,17 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _TAR_HEADER = 512
 #: Rows of the index that are kept in memory; 1.5 million would take some GB.
 _ROWS = 1 << 14
+_PLACES = {f"{column_prefix(kind)}_{part}" for kind in (LATENTS, IMAGES) for part in PLACE}
 
 
 @dataclass(frozen=True)
-class Record:
-    """A sample on its way into the set.
+class Record(Sample):
+    """A sample on its way into the set; its latent is stored as fp16.
 
-    key: unique, of letters, digits, - and _. mean, std: of the VAE's latent, `(C, H, W)`, stored as fp16.
     jpeg: the encoded picture, or None; all samples of a set have one, or none has.
-    focal_mm, sensor_mm: mm, sensor_mm the length of sensor that the picture's width spans.
-    crop: top and left, px; original: height and width before it, px (SDXL's micro-conditioning).
     further: scores and the like, one column each, the same ones and of the same types in every record.
     """
 
-    key: str
-    mean: Tensor
-    std: Tensor
-    f_number: float
-    focal_mm: float
-    sensor_mm: float
-    caption: str = ""
-    crop: tuple[int, int] = (0, 0)
-    original: tuple[int, int] = (1024, 1024)
     jpeg: bytes | None = None
     further: Mapping[str, str | float | int | bool] = field(default_factory=dict)
 
@@ -96,10 +85,15 @@ class PackedWriter:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
+        try:
+            if kind is None:
+                self._close()
+        finally:
+            for shard in self._open.values():
+                shard.file.close()
+            if self._index is not None:
+                self._index.close()
+            shutil.rmtree(self._part, ignore_errors=True)  # gone where the set is in its place
 
     def add(self, record: Record) -> None:
         """Append one sample."""
@@ -134,10 +128,9 @@ class PackedWriter:
         if len(self._rows) == _ROWS:
             self._flush()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Write index and manifest, and put the set in its place."""
         if not self._keys:
-            self.abandon()
             raise ValueError(f"No sample was added to {self._path}: an empty set is not written.")
         for kind in list(self._open):
             self._finish(kind)
@@ -156,15 +149,6 @@ class PackedWriter:
             with (self._part / name).open("rb") as file:
                 os.fsync(file.fileno())
         self._part.rename(self._path)
-
-    def abandon(self) -> None:
-        """Delete what was written."""
-        for shard in self._open.values():
-            shard.file.close()
-        self._open.clear()
-        if self._index is not None:
-            self._index.close()
-        shutil.rmtree(self._part, ignore_errors=True)
 
     def _flush(self) -> None:
         """Write the rows that are in memory."""
@@ -186,13 +170,9 @@ class PackedWriter:
         if shard is None:
             number = sum(name.startswith(kind) for name in self._shards)
             shard = self._open[kind] = _Shard(self._part, f"{kind}/{number:06d}.tar")
-        prefix = column_prefix(kind)
-        return {
-            f"{prefix}_shard": shard.name,
-            f"{prefix}_offset": shard.append(key + _SUFFIX[kind], content),
-            f"{prefix}_size": len(content),
-            f"{prefix}_sha256": hashlib.sha256(content).digest(),
-        }
+        place = (shard.name, shard.append(key + _SUFFIX[kind], content), len(content))
+        values = zip(PLACE, (*place, hashlib.sha256(content).digest()), strict=True)
+        return {f"{column_prefix(kind)}_{part}": value for part, value in values}
 
     def _finish(self, kind: str) -> None:
         shard = self._open.pop(kind)
@@ -240,7 +220,7 @@ def _check(record: Record, first: Mapping[str, Any] | None) -> None:
         value = getattr(record, name)
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} of {record.key} is {value}: it must be above 0.")
-    taken = sorted(set(record.further) & {*SAMPLE_COLUMNS, *_place_columns()})
+    taken = sorted(set(record.further) & {*SAMPLE_COLUMNS, *_PLACES})
     if taken:
         raise ValueError(f"{', '.join(taken)} of {record.key}: the index has columns of this name already.")
     for name, value in record.further.items():
@@ -257,13 +237,7 @@ def _check(record: Record, first: Mapping[str, Any] | None) -> None:
             f"{record.key} comes {'without' if record.jpeg is None else 'with'} a picture, unlike the "
             "samples before it: pack all with pictures or all without."
         )
-    columns = set(first) - {*SAMPLE_COLUMNS, *_place_columns()}
+    columns = set(first) - {*SAMPLE_COLUMNS, *_PLACES}
     if columns != set(record.further):
         differing = ", ".join(sorted(columns ^ set(record.further)))
         raise ValueError(f"{record.key} has other columns than the samples before it: {differing}.")
-
-
-def _place_columns() -> Iterable[str]:
-    return [
-        f"{column_prefix(k)}_{p}" for k in (LATENTS, IMAGES) for p in ("shard", "offset", "size", "sha256")
-    ]

@@ -27,16 +27,11 @@ FORMAT = "fine-defocus packed 1"
 LATENTS, IMAGES = "latents", "images"
 #: Columns of the index that a `PackedSample` is made of.
 SAMPLE_COLUMNS = (
-    "key",
-    "f_number",
-    "focal_mm",
-    "sensor_mm",
-    "caption",
-    "crop_top",
-    "crop_left",
-    "original_height",
-    "original_width",
-)
+    "key", "f_number", "focal_mm", "sensor_mm", "caption",
+    "crop_top", "crop_left", "original_height", "original_width",
+)  # fmt: skip
+#: Columns of a kind of content, after its prefix.
+PLACE = ("shard", "offset", "size", "sha256")
 _NAMES_SHOWN = 3
 
 
@@ -45,23 +40,30 @@ class CorruptSample(ValueError):
 
 
 @dataclass(frozen=True)
-class PackedSample:
-    """A sample as it is read.
+class Sample:
+    """A photo's latent and what is known of the photo.
 
-    index: within the set. mean, std: of the VAE's latent, fp16 `(C, H, W)`. focal_mm, sensor_mm: mm.
-    crop: top and left, px; original: height and width before it, px.
+    key: unique in a set, of letters, digits, - and _. mean, std: of the VAE's latent, `(C, H, W)`.
+    focal_mm, sensor_mm: mm, sensor_mm the length of sensor that the picture's width spans.
+    crop: top and left, px; original: height and width before it, px (SDXL's micro-conditioning).
     """
 
-    index: int
     key: str
     mean: Tensor
     std: Tensor
     f_number: float
     focal_mm: float
     sensor_mm: float
-    caption: str
-    crop: tuple[int, int]
-    original: tuple[int, int]
+    caption: str = ""
+    crop: tuple[int, int] = (0, 0)
+    original: tuple[int, int] = (1024, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSample(Sample):
+    """A sample as it is read, its latent in fp16. index: within the set."""
+
+    index: int
 
 
 class PackedSet(Sequence[PackedSample]):
@@ -82,15 +84,6 @@ class PackedSet(Sequence[PackedSample]):
         self._check = check
         _check_files(self.path, self.manifest)
         self.table = _read_index(self.path, self.manifest)
-        names = self.table.column_names
-        kinds = [kind for kind in (LATENTS, IMAGES) if f"{column_prefix(kind)}_offset" in names]
-        self._ranges = {
-            kind: tuple(
-                self.table[f"{column_prefix(kind)}_{part}"].to_numpy(zero_copy_only=False)
-                for part in ("offset", "size")
-            )
-            for kind in kinds
-        }
         self._process = os.getpid()
         self._files: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -106,20 +99,13 @@ class PackedSet(Sequence[PackedSample]):
 
     def __getitem__(self, index: int) -> PackedSample:
         index = self._index(index)
-        mean, std = self.latent(index)
         row = {name: self.value(index, name) for name in SAMPLE_COLUMNS}
-        return PackedSample(
-            index,
-            row["key"],
-            mean,
-            std,
-            row["f_number"],
-            row["focal_mm"],
-            row["sensor_mm"],
-            row["caption"],
-            (row["crop_top"], row["crop_left"]),
-            (row["original_height"], row["original_width"]),
+        crop, original = (
+            tuple(row.pop(name) for name in pair)
+            for pair in (("crop_top", "crop_left"), ("original_height", "original_width"))
         )
+        mean, std = self.latent(index)
+        return PackedSample(mean=mean, std=std, crop=crop, original=original, index=index, **row)
 
     def value(self, index: int, column: str) -> Any:
         """One cell of the index."""
@@ -153,10 +139,10 @@ class PackedSet(Sequence[PackedSample]):
     def content(self, index: int, kind: str) -> bytes:
         """The stored bytes of one sample; kind: "latents" or "images"."""
         index = self._index(index)
-        if kind not in self._ranges:
+        prefix = column_prefix(kind)
+        if f"{prefix}_shard" not in self.table.column_names:
             raise ValueError(f'The set {self.path} holds no "{kind}": pack it with them.')
-        offset, size = (int(column[index]) for column in self._ranges[kind])
-        shard = self.value(index, f"{column_prefix(kind)}_shard")
+        shard, offset, size, wanted = (self.value(index, f"{prefix}_{part}") for part in PLACE)
         descriptor = self._descriptor(shard)
         try:
             content = os.pread(descriptor, size, offset)
@@ -167,7 +153,6 @@ class PackedSet(Sequence[PackedSample]):
                 f"{self._named(index)} in {shard} ends after {len(content)} of {size} bytes: copy the shard "
                 "again."
             )
-        wanted = self.value(index, f"{column_prefix(kind)}_sha256") if self._check else b""
         if self._check and hashlib.sha256(content).digest() != wanted:
             raise CorruptSample(
                 f"{self._named(index)} in {shard} is not what was packed: copy the shard again."
@@ -217,7 +202,7 @@ def verify(path: str | Path) -> Verification:
     shards = packed.manifest["shards"]
     bad = {name for name in shards if file_hash(packed.path / name) != shards[name]["sha256"]}
     problems = [f"{name} is not what was packed: copy it again." for name in sorted(bad)]
-    for kind in packed._ranges:
+    for kind in sorted({name.partition("/")[0] for name in bad}):
         names = packed.table[f"{column_prefix(kind)}_shard"].to_pylist()
         for index in [i for i, shard in enumerate(names) if shard in bad]:
             try:

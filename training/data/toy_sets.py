@@ -15,8 +15,7 @@ from torch import Tensor
 from lens_models import Camera, Focus, taf_lens
 from lens_models.light import linear_to_srgb, srgb_to_linear
 
-from . import PackedWriter, Record
-from .pack import jpeg_bytes
+from .pack import PackedWriter, Record, jpeg_bytes
 
 FOCAL_MM, SENSOR_MM, NEAR_M, FAR_M = 50.0, 36.0, 1.5, 6.0
 F_NUMBERS = {"deep": 16.0, "shallow": 2.0}

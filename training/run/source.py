@@ -9,7 +9,8 @@ import torch
 from lens_models.generator.camera_words import with_camera_words
 
 from ..config.run import Config
-from ..data import Batches, CorruptSample, EpochSampler, PackedSample, PackedSet
+from ..data.packed import CorruptSample, PackedSample, PackedSet
+from ..data.sampler import Batches, EpochSampler
 from ..distill.batch import Batch
 from ..distill.schedule import Turn, turns_before
 from ..networks.models import Prompt
