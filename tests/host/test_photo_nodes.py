@@ -121,7 +121,7 @@ def test_a_photo_without_exif_says_what_is_assumed_and_takes_what_is_given(darkr
     file = darkroom.put("a.png", picture())
     text, _, _, distance = darkroom.seen(file)
     assert "f/2.8, 50 mm; 48 × 32 px on 36 mm of sensor" in text
-    for sentence in ("its aperture: f/2.8 assumed", "its focal length: 50 mm on full", "so distance_m is 0"):
+    for sentence in ("no aperture: f/2.8 assumed", "no focal length: 50 mm on full", "so distance_m is 0"):
         assert sentence in text
     assert distance == 0.0
     given = {"f_number": 4.0, "focal_mm": 25.0, "sensor": "Micro Four Thirds 17.3 × 13 mm", "distance_m": 3.0}
