@@ -10,8 +10,8 @@ import pytest
 
 from tools import provision
 from tools.provision import REPO
-from training.evaluate.metrics.load import load_segmenter
 from training.evaluate.metrics.preparation import Preparation
+from training.evaluate.metrics.semantic_sam import load_segmenter
 
 
 def test_the_size_a_network_sees(tmp_path):
@@ -47,7 +47,7 @@ from transformers import (
     OneFormerForUniversalSegmentation, SwinConfig,
 )
 from lens_models.metrics.consistency import content_consistency
-from training.evaluate.metrics.segmenter import load_segmenter
+from training.evaluate.metrics.semantic_sam import load_segmenter
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lens_models.metrics.consistency import UNLABELLED, content_consistency
-from training.evaluate.metrics.load import load_segmenter
 from training.evaluate.metrics.naming import caption_nouns, spacy_nouns
 from training.evaluate.metrics.sam_masks import (
     MaskOptions,
@@ -17,8 +16,8 @@ from training.evaluate.metrics.sam_masks import (
 from training.evaluate.metrics.semantic_sam import (
     SemanticSam,
     SemanticSamOptions,
-    Vocabulary,
     commonest,
+    load_segmenter,
     painted,
     plain_name,
     widened,
@@ -81,12 +80,6 @@ def test_without_spacy(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(ValueError, match=r"need the library and its model en_core_web_sm.*use nouns"):
         spacy_nouns()
-
-
-def test_numbers_of_labels_stay():
-    words = Vocabulary()
-    assert [words.number(label) for label in ("sky", "a dog", "sky", "grass", "a dog")] == [0, 1, 0, 2, 1]
-    assert words.classes == {0: "sky", 1: "a dog", 2: "grass"}
 
 
 def test_labels_of_pixels_by_hand():
@@ -173,12 +166,12 @@ def picture(*, bright: bool) -> torch.Tensor:
 def test_a_planted_picture_gives_the_known_labels():
     engine, names = planted(ORDER)
     dark, bright = (engine.named_masks(picture(bright=b)) for b in (False, True))
-    assert [one.labels for one in dark] == [("a rose", "flower", "the garden"), ("water", "sea", "a lake")]
-    assert bright[0].labels == ("flower", "a rose", "the garden"), "60 px vote for the second name, 40 do not"
-    assert bright[1].labels == ("water", "sea", "a lake")
+    assert [labels for _, labels in dark] == [("a rose", "flower", "the garden"), ("water", "sea", "a lake")]
+    assert bright[0][1] == ("flower", "a rose", "the garden"), "60 px vote for the second name, 40 do not"
+    assert bright[1][1] == ("water", "sea", "a lake")
     # 10 x 10 px of the box: 60 % more is 3 px on either side, 20 % is 1 px, within the picture
     assert names.seen[:3] == [[(10, 13), (10, 13)], [(10, 11), (10, 11)], [(10, 13), (10, 13)]]
-    assert len(engine.named_masks(picture(bright=False), 2)[0].labels) == 2
+    assert len(engine.named_masks(picture(bright=False), 2)[0][1]) == 2
 
 
 def test_the_sets_of_a_planted_sweep():

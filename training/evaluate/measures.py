@@ -16,7 +16,7 @@ from lens_models.metrics.monotonicity import blur_monotonicity
 
 from .methods import Pictures
 from .metrics.inception import load_inception
-from .metrics.load import load_segmenter
+from .metrics.semantic_sam import load_segmenter
 from .options import Metrics
 
 _NUMBERS = pa.list_(pa.float64())

@@ -62,8 +62,7 @@ def caption_nouns(caption: str) -> list[str]:
             phrases.append([word])
         else:
             phrases[-1].append(word)
-    told = (" ".join(phrase) for phrase in phrases if set(phrase) - _DETERMINERS)
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if set(phrase) - _DETERMINERS))
 
 
 def spacy_nouns(model: str = "en_core_web_sm") -> Nouns:
@@ -130,18 +129,18 @@ class Finder:
         As in the engine a cut-out is seen as a square of 512 px, resized without a filter.
         """
         square = (_CLIPSEG_SIDE, _CLIPSEG_SIDE)
-        pixels = []
-        for cut, asked in zip(cuts, names, strict=True):
-            seen = F.interpolate(cut, size=square, mode="bilinear", align_corners=False)
-            pixels.append(self.preparation.normal(seen).expand(len(asked), -1, -1, -1))
-        told = torch.cat([self.texts(asked) for asked in names])
-        out = self.network(pixel_values=torch.cat(pixels), conditional_embeddings=told)
-        logits = out.logits.float().reshape(len(told), 1, *out.logits.shape[-2:])
-        found = []
-        for cut, own in zip(cuts, logits.split([len(asked) for asked in names]), strict=True):
-            wide = F.interpolate(own, size=cut.shape[-2:], mode="bilinear", align_corners=False)
-            found.append(wide[:, 0])
-        return found
+        counts = [len(asked) for asked in names]
+        pixels = torch.cat(
+            [F.interpolate(c, size=square, mode="bilinear", align_corners=False) for c in cuts]
+        )
+        pixels = self.preparation.normal(pixels).repeat_interleave(pixels.new_tensor(counts).long(), dim=0)
+        texts = torch.cat([self.texts(asked) for asked in names])
+        logits = self.network(pixel_values=pixels, conditional_embeddings=texts).logits.float()
+        logits = logits.reshape(len(texts), 1, *logits.shape[-2:])
+        return [
+            F.interpolate(own, size=cut.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+            for cut, own in zip(cuts, logits.split(counts), strict=True)
+        ]
 
 
 class TextFeatures:
@@ -157,13 +156,10 @@ class TextFeatures:
         new = [name for name in dict.fromkeys(names) if name not in self._made]
         if new:
             longest = self.network.config.text_config.max_position_embeddings
-            told = self.tokenizer(
-                new, padding=True, truncation=True, max_length=longest, return_tensors="pt"
-            ).to(device)
-            made = self.network.get_text_features(
-                input_ids=told["input_ids"], attention_mask=told["attention_mask"]
-            )
-            self._made.update(zip(new, _features(made), strict=True))
+            read = self.tokenizer(new, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            read = {key: read[key].to(device) for key in ("input_ids", "attention_mask")}
+            features = _features(self.network.get_text_features(**read))
+            self._made.update(zip(new, features, strict=True))
         return torch.stack([self._made[name].to(device) for name in names])
 
 

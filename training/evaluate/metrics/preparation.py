@@ -1,4 +1,4 @@
-"""Pictures as segmentation networks of the transformers library expect them."""
+"""Networks of the transformers library from their folders, and pictures as these expect them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-_SHORTEST, _LONGEST, _MULTIPLE = 800, 1333, 32
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Of PIL's ways to resize, those that torch has, by PIL's numbers.
 _RESAMPLED = {2: "bilinear", 3: "bicubic"}
+
+
+def from_folder(kind: Any, folder: str | Path) -> Any:
+    """A network or tokenizer by its library's class. Raises ValueError where the folder holds none."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} cannot be read as {kind.__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,13 @@ class Preparation:
     all.
     """
 
-    shortest: int = _SHORTEST
-    longest: int = _LONGEST
+    shortest: int = 800
+    longest: int = 1333
     height: int = 0
     width: int = 0
-    multiple: int = _MULTIPLE
-    mean: tuple[float, ...] = _MEAN
-    deviation: tuple[float, ...] = _DEVIATION
+    multiple: int = 32
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
     resampled: str = "bilinear"
     middle: tuple[int, int] | None = None
 
@@ -46,11 +52,8 @@ class Preparation:
         path = folder / "preprocessor_config.json"
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         settings = settings.get("image_processor", settings)
-        size = settings.get("size")
-        size = {"shortest_edge": size} if isinstance(size, int) else (size or {})
-        if not size:
-            size = {"height": usual.height, "width": usual.width}
-        multiple = settings.get("size_divisor", usual.multiple)
+        size = settings.get("size") or {"height": usual.height, "width": usual.width}
+        size = {"shortest_edge": size} if isinstance(size, int) else size
         middle = settings.get("crop_size")
         middle = {"height": middle, "width": middle} if isinstance(middle, int) else middle
         cut = usual.middle is not None and settings.get("do_center_crop", True)
@@ -59,7 +62,7 @@ class Preparation:
             int(size.get("longest_edge") or settings.get("max_size") or usual.longest),
             int(size.get("height") or 0),
             int(size.get("width") or 0),
-            int(multiple or 1),
+            int(settings.get("size_divisor", usual.multiple) or 1),
             tuple(settings.get("image_mean") or usual.mean),
             tuple(settings.get("image_std") or usual.deviation),
             _RESAMPLED.get(settings.get("resample", -1), usual.resampled),

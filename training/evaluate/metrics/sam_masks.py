@@ -70,24 +70,22 @@ class SamMasks:
         seen = seen_within(*size, side)
         points = point_grid(options.points_per_side).to(srgb) * srgb.new_tensor([seen[1], seen[0]])
         with torch.inference_mode():
-            embedding = self.network.get_image_embeddings(self._shown(srgb, seen, side))
+            resized = F.interpolate(srgb, size=seen, mode="bilinear", align_corners=False, antialias=True)
+            prepared = self.preparation.normal(resized.clamp(0.0, 1.0))
+            # the picture is in the upper left corner of the square that the network sees
+            square = F.pad(prepared, (0, side - seen[1], 0, side - seen[0]))
+            embedding = self.network.get_image_embeddings(square)
             batches = points.split(options.points_per_batch)
             found = []
-            for done, batch in enumerate(batches):
+            for done, batch in enumerate(batches, start=1):
                 found.append(self._of_points(embedding, batch, seen, side, size))
                 if on_progress is not None:
-                    on_progress("masks", done + 1, len(batches))
+                    on_progress("masks", done, len(batches))
             logits, scores, boxes = (torch.cat(parts) for parts in zip(*found, strict=True))
             kept = nms(boxes, scores, options.box_overlap)
             masks = [wide > 0.0 for wide in _full_size(logits[kept], seen, side, size)]
             masks = torch.cat(masks) if masks else srgb.new_zeros((0, *size), dtype=torch.bool)
             return tidied(masks, options.smallest_region, options.box_overlap)
-
-    def _shown(self, srgb: Tensor, seen: tuple[int, int], side: int) -> Tensor:
-        """The picture in the upper left corner of the square that the network sees."""
-        resized = F.interpolate(srgb, size=seen, mode="bilinear", align_corners=False, antialias=True)
-        prepared = self.preparation.normal(resized.clamp(0.0, 1.0))
-        return F.pad(prepared, (0, side - seen[1], 0, side - seen[0]))
 
     def _of_points(
         self, embedding: Tensor, points: Tensor, seen: tuple[int, int], side: int, size: tuple[int, int]

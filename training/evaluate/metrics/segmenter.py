@@ -20,10 +20,14 @@ from torch import Tensor
 
 from lens_models.metrics.consistency import LABELS_KEPT, top_labels
 
-from .preparation import Preparation
+from .preparation import Preparation, from_folder
 
-#: Kinds by the library's name for them.
-KINDS = ("maskformer", "mask2former", "oneformer")
+#: Classes of the library by its name for the kind.
+KINDS = {
+    "maskformer": "MaskFormerForInstanceSegmentation",
+    "mask2former": "Mask2FormerForUniversalSegmentation",
+    "oneformer": "OneFormerForUniversalSegmentation",
+}
 _TASK = "the task is semantic"
 
 
@@ -85,20 +89,10 @@ def load_transformers_segmenter(folder: str | Path) -> TransformersSegmenter:
         raise ValueError(
             "Segmentation networks need the transformers library: pip install transformers."
         ) from error
-    loader = {
-        "maskformer": "MaskFormerForInstanceSegmentation",
-        "mask2former": "Mask2FormerForUniversalSegmentation",
-        "oneformer": "OneFormerForUniversalSegmentation",
-    }[kind]
-    network = getattr(transformers, loader).from_pretrained(folder, local_files_only=True)
-    task = _task_tokens(folder, network.config.task_seq_len) if kind == "oneformer" else None
+    network, task = from_folder(getattr(transformers, KINDS[kind]), folder), None
+    if kind == "oneformer":  # padding is 0 whatever the tokenizer pads with
+        tokens = from_folder(transformers.AutoTokenizer, folder)(
+            _TASK, padding="max_length", max_length=network.config.task_seq_len, truncation=True
+        )
+        task = torch.tensor(tokens["input_ids"])[None] * torch.tensor(tokens["attention_mask"])[None]
     return TransformersSegmenter(network.requires_grad_(False), Preparation.read(folder), task)
-
-
-def _task_tokens(folder: Path, length: int) -> Tensor:
-    """OneFormer's question as `(1, length)`; padding is 0 whatever the tokenizer pads with."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    told = tokenizer(_TASK, padding="max_length", max_length=length, truncation=True)
-    return torch.tensor(told["input_ids"])[None] * torch.tensor(told["attention_mask"])[None]

@@ -13,9 +13,9 @@ opposite order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lens_models.metrics.consistency import LABELS_KEPT, UNLABELLED
 
 from .naming import BLIP_USUAL, CLIP_USUAL, Captions, Finder, Nouns, Ranker, caption_nouns, spacy_nouns
-from .preparation import Preparation
+from .preparation import Preparation, from_folder
 from .sam_masks import MaskOptions, Progress, SamMasks, boxes_of
 from .segmenter import TransformersSegmenter, load_transformers_segmenter
 
@@ -64,43 +64,16 @@ class SemanticSamOptions(MaskOptions):
             )
 
 
-class Vocabulary:
-    """Numbers for labels in words, from 0 in the order in which they are first met; they never change."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, label: str) -> int:
-        """The label's number."""
-        return self._numbers.setdefault(label, len(self._numbers))
-
-    @property
-    def classes(self) -> dict[int, str]:
-        """Labels by their numbers."""
-        return {number: label for label, number in self._numbers.items()}
-
-
-class NamedMask(NamedTuple):
-    """mask: `(H, W)` bool. labels: the vote's winner, then the others in CLIP's order."""
-
-    mask: Tensor
-    labels: tuple[str, ...]
-
-
-class MaskSource(Protocol):
-    """Whatever finds masks, such as `SamMasks`."""
-
-    def masks(self, srgb: Tensor, on_progress: Progress | None = None) -> Tensor:
-        """`(1, 3, H, W)` to `(N, H, W)` bool."""
-        ...
+#: A mask `(H, W)` bool, and its labels: the vote's winner, then the others in CLIP's order.
+NamedMask = tuple[Tensor, tuple[str, ...]]
 
 
 class SemanticSam:
-    """The engine; its vocabulary is that of all pictures it has seen."""
+    """The engine. Labels are numbered from 0 in the order in which any picture first has them."""
 
     def __init__(
         self,
-        masks: MaskSource,
+        masks: SamMasks,
         closed: Sequence[TransformersSegmenter],
         captions: Captions,
         ranker: Ranker,
@@ -114,17 +87,17 @@ class SemanticSam:
         self.mask_source, self.closed, self.captions = masks, tuple(closed), captions
         self.ranker, self.finder, self.nouns = ranker, finder, nouns
         self.masks_per_batch, self.network = masks_per_batch, network
-        self.vocabulary = Vocabulary()
+        self._numbers: dict[str, int] = {}
 
     @property
     def classes(self) -> dict[int, str]:
         """Names of the labels met so far."""
-        return self.vocabulary.classes
+        return {number: label for label, number in self._numbers.items()}
 
     def top_labels(
         self, srgb: Tensor, count: int = LABELS_KEPT, on_progress: Progress | None = None
     ) -> Tensor:
-        """As `Segmenter.top_labels`; numbers of `vocabulary`, equal across pictures and calls.
+        """As `Segmenter.top_labels`; numbers of `classes`, equal across pictures and calls.
 
         on_progress: called with (what, done, total), what being "masks" for batches of points and "names" for
         masks of one picture; may raise to interrupt.
@@ -133,11 +106,10 @@ class SemanticSam:
             raise ValueError(f"At least 1 label is kept of each pixel, not {count}.")
         found = []
         for picture in srgb:
-            named = self.named_masks(picture, count, on_progress)
-            numbered = [
-                (mask.to(srgb.device), [self.vocabulary.number(label) for label in labels])
-                for mask, labels in named
-            ]
+            numbered = []
+            for mask, labels in self.named_masks(picture, count, on_progress):
+                numbers = [self._numbers.setdefault(label, len(self._numbers)) for label in labels]
+                numbered.append((mask.to(srgb.device), numbers))
             found.append(painted(numbered, (picture.shape[-2], picture.shape[-1]), count, srgb.device))
         return torch.stack(found)
 
@@ -179,7 +151,7 @@ class SemanticSam:
         for mask, (rows, columns), labels, scores in zip(masks, cuts, ranked, found, strict=True):
             winner = commonest(scores.argmax(dim=0)[mask[rows, columns]])
             others = labels[:winner] + labels[winner + 1 :]
-            named.append(NamedMask(mask, (labels[winner], *others)))
+            named.append((mask, (labels[winner], *others)))
         return named
 
 
@@ -237,15 +209,13 @@ def load_semantic_sam(options: SemanticSamOptions) -> SemanticSam:
         raise ValueError(
             "Semantic Segment Anything needs the transformers library: pip install transformers."
         ) from error
-    for field in fields(SemanticSamOptions):
-        if field.name in ("sam", "coco", "ade20k", "blip", "clip", "clipseg"):
-            config = Path(getattr(options, field.name)) / "config.json"
-            if not config.is_file():
-                raise FileNotFoundError(
-                    f"There is no {config}: give as {field.name} the folder of its network, with config.json "
-                    "and weights."
-                )
-    nouns = spacy_nouns() if options.nouns == "spacy" else caption_nouns
+    for name in ("sam", "coco", "ade20k", "blip", "clip", "clipseg"):
+        config = Path(getattr(options, name)) / "config.json"
+        if not config.is_file():
+            raise FileNotFoundError(
+                f"There is no {config}: give as {name} the folder of its network, with config.json and "
+                "weights."
+            )
     closed = {name: load_transformers_segmenter(getattr(options, name)) for name in ("coco", "ade20k")}
     kinds = {
         "sam": transformers.SamModel,
@@ -253,8 +223,12 @@ def load_semantic_sam(options: SemanticSamOptions) -> SemanticSam:
         "clip": transformers.CLIPModel,
         "clipseg": transformers.CLIPSegForImageSegmentation,
     }
-    networks = {name: _read(kind, getattr(options, name)) for name, kind in kinds.items()}
-    words = {n: _read(transformers.AutoTokenizer, getattr(options, n)) for n in ("blip", "clip", "clipseg")}
+    networks = {
+        name: from_folder(kind, getattr(options, name)).requires_grad_(False) for name, kind in kinds.items()
+    }
+    words = {
+        n: from_folder(transformers.AutoTokenizer, getattr(options, n)) for n in ("blip", "clip", "clipseg")
+    }
 
     def preparation(name: str, usual: Preparation | None = None) -> Preparation:
         return Preparation.read(Path(getattr(options, name)), usual)
@@ -265,15 +239,17 @@ def load_semantic_sam(options: SemanticSamOptions) -> SemanticSam:
         Captions(networks["blip"], words["blip"], preparation("blip", BLIP_USUAL), options.caption_tokens),
         Ranker(networks["clip"], words["clip"], preparation("clip", CLIP_USUAL)),
         Finder(networks["clipseg"], words["clipseg"], preparation("clipseg")),
-        nouns=nouns,
+        nouns=spacy_nouns() if options.nouns == "spacy" else caption_nouns,
         masks_per_batch=options.masks_per_batch,
         network=nn.ModuleDict(networks | {name: one.network for name, one in closed.items()}).eval(),
     )
 
 
-def _read(kind: Any, folder: str) -> Any:
-    try:
-        found = kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read as {kind.__name__}: {error}") from error
-    return found.requires_grad_(False) if isinstance(found, nn.Module) else found
+def load_segmenter(source: str | Path | SemanticSamOptions) -> TransformersSegmenter | SemanticSam:
+    """One network, from a folder of the transformers library, or Semantic Segment Anything, from its options.
+
+    Nothing is downloaded. Raises FileNotFoundError and ValueError as the two loaders do.
+    """
+    if isinstance(source, (str, Path)):
+        return load_transformers_segmenter(source)
+    return load_semantic_sam(source)
