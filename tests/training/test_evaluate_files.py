@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lens_models import Camera
 from lens_models.depth.metric3d.network import load_metric3d
 from lens_models.focus.predictor import save_predictor
 from training.evaluate import networks as networks_module
 from training.evaluate.methods import TABLE1
-from training.evaluate.networks import NetworkCache, swept
+from training.evaluate.networks import NetworkCache
 from training.evaluate.options import Evaluation, load_evaluation
 from training.export.export import TrainedWeights
 from training.networks.text import build_text
@@ -104,7 +105,7 @@ def read(files, tiny, monkeypatch):
 
 @pytest.mark.parametrize("row", ["1", "4", "5", "7", "9", "10", "controlnet"])
 def test_files_give_the_pictures_of_the_networks_they_were_written_from(read, tiny, row):
-    camera = swept((1.8, 8.0, 22.0), 50.0, 36.0)
+    camera = Camera(torch.tensor((1.8, 8.0, 22.0)), 50.0, 36.0)
     with torch.no_grad():
         one, other = (
             TABLE1[row].generate(networks, "a dog on a forest path", camera, 0) for networks in (read, tiny)

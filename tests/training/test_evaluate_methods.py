@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lens_models import Camera
 from lens_models.generator.camera_words import with_camera_words
 from lens_models.generator.schedule import alphas_bar, diffused, timesteps
 from training.config.load import ConfigError
@@ -13,7 +14,7 @@ from training.evaluate.camera_tokens import CameraTokens
 from training.evaluate.generators import FewSteps, Guided, Request, ddim
 from training.evaluate.grid import rows_of
 from training.evaluate.methods import TABLE1, TABLE2, PerAperture, ThroughTheLens
-from training.evaluate.networks import NetworkCache, swept
+from training.evaluate.networks import NetworkCache
 from training.evaluate.options import load_evaluation
 from training.export.lora_names import merge
 
@@ -27,7 +28,7 @@ def networks():
 
 def sweep(networks, method, f_numbers=(1.8, 8.0, 16.0, 22.0), prompt=PROMPT, seed=0):
     with torch.no_grad():
-        return method.generate(networks, prompt, swept(f_numbers, 50.0, 36.0), seed)
+        return method.generate(networks, prompt, Camera(torch.tensor(f_numbers), 50.0, 36.0), seed)
 
 
 @pytest.mark.parametrize("row", [*TABLE1, *(f"table2 {name}" for name in TABLE2)])

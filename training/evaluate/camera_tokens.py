@@ -27,10 +27,5 @@ class CameraTokens(nn.Module):
     def forward(self, settings: Tensor) -> Tensor:
         """`(B, 4)` settings > 0, in the order of `SETTINGS`, to `(B, 4, width)`."""
         logs = (settings + _EPS).log()
-        return torch.stack(
-            [
-                norm(linear(logs[:, k : k + 1]))
-                for k, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True))
-            ],
-            dim=1,
-        )
+        parts = zip(self.linears, self.norms, logs.split(1, dim=1), strict=True)
+        return torch.stack([norm(linear(log)) for linear, norm, log in parts], dim=1)

@@ -60,7 +60,7 @@ def _table(options: argparse.Namespace) -> int:
     from .options import load_evaluation
     from .prompts import read_prompts
     from .sheets import write_sheets
-    from .table import summary, write_table
+    from .table import markdown, summary, write_report
 
     if options.tiny and options.config:
         raise ValueError("--tiny brings its own config: leave --config out, or write source: tiny in it.")
@@ -87,7 +87,8 @@ def _table(options: argparse.Namespace) -> int:
             device=options.device,
             on_done=done,
         )
-    path = write_table(summary(config, options.table, rows, prompts, options.out), options.out)
+    found = summary(config, options.table, rows, prompts, options.out)
+    path = write_report(found, markdown(found), Path(options.out) / f"{options.table}.md")
     for sheet in write_sheets(config, options.table, rows, prompts, options.out):
         log.info("%s", sheet)
     print(path)

@@ -6,21 +6,18 @@ A folder has either `original` and `bokeh`, as the data set comes, with the same
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lens_models.light import srgb_to_linear
 from lens_models.metrics.monotonicity import energy
 
-from ..images import SUFFIXES, read_srgb, save_sheet
+from ..images import photos_in, read_srgb, save_sheet
 from .statistics import wilson
+from .table import markdown_table, write_report
 
 log = logging.getLogger("fine_defocus")
 DEEP, SHALLOW = "original", "bokeh"
@@ -36,32 +33,20 @@ _COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One scene at f/16 and f/1.8."""
-
-    name: str
-    deep: Path
-    shallow: Path
-
-
-def find_pairs(folder: str | Path) -> list[Pair]:
-    """The pairs of a folder by their names. Raises ValueError where there is none; halves are logged."""
+def find_pairs(folder: str | Path) -> dict[str, tuple[Path, Path]]:
+    """Photos at f/16 and f/1.8 by the scene's name. Raises ValueError for no pair; halves are logged."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
     halves: dict[str, dict[str, Path]] = {}
     if (folder / DEEP).is_dir() and (folder / SHALLOW).is_dir():
         for kind in (DEEP, SHALLOW):
-            for path in _photos(folder / kind):
+            for path in photos_in(folder / kind):
                 halves.setdefault(path.stem, {})[kind] = path
     else:
-        for path in _photos(folder):
-            named = _NAMED.match(path.stem)
-            if named:
+        for path in photos_in(folder):
+            if named := _NAMED.match(path.stem):
                 kind = DEEP if named["f_number"] == "16" else SHALLOW
                 halves.setdefault(named["name"], {})[kind] = path
-    pairs = [Pair(name, h[DEEP], h[SHALLOW]) for name, h in sorted(halves.items()) if len(h) == 2]
+    pairs = {name: (h[DEEP], h[SHALLOW]) for name, h in sorted(halves.items()) if len(h) == 2}
     if len(pairs) < len(halves):
         log.warning("%d pictures have no partner and are left out", len(halves) - len(pairs))
     if not pairs:
@@ -72,10 +57,6 @@ def find_pairs(folder: str | Path) -> list[Pair]:
     return pairs
 
 
-def _photos(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-
-
 def judge_pairs(
     folder: str | Path, out: str | Path, *, sheets: int = 24, confidence: float = 0.95
 ) -> dict[str, Any]:
@@ -84,34 +65,29 @@ def judge_pairs(
     Energies are per pixel, as the two pictures of EBB! are cropped alike and others need not be. Pairs that
     cannot be read are named and left out.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    rows, left_out, shown = [], {}, []
-    for pair in find_pairs(folder):
+    out, rows, left_out, shown = Path(out), [], {}, []
+    for scene, paths in find_pairs(folder).items():
         try:
-            deep, shallow = read_srgb(pair.deep), read_srgb(pair.shallow)
+            deep, shallow = map(read_srgb, paths)
         except ValueError as error:
-            left_out[pair.name] = str(error)
+            left_out[scene] = str(error)
             log.warning("%s", error)
             continue
-        row: dict[str, Any] = {"pair": pair.name}
+        row: dict[str, Any] = {"pair": scene}
         for space, convert in (("srgb", lambda t: t), ("linear", srgb_to_linear)):
-            found = [[e.item() / t[0, 0].numel() for e in energy(convert(t))] for t in (deep, shallow)]
-            for place, name in enumerate((space, f"{space}_mean_removed")):
-                row[name] = [found[0][place], found[1][place]]
+            energies = [[e.item() / t[0, 0].numel() for e in energy(convert(t))] for t in (deep, shallow)]
+            row[space], row[f"{space}_mean_removed"] = map(list, zip(*energies, strict=True))
         rows.append(row)
         if len(shown) < sheets:
-            shown.append((row, deep, shallow))
+            labels = [f"{scene}  f/16  E {row['srgb'][0]:.4f}", f"f/1.8  E {row['srgb'][1]:.4f}"]
+            shown.append((labels, [deep, shallow]))
     if not rows:
         raise ValueError(f"No pair of {folder} could be read.")
     columns = {}
     for name in _COLUMNS:
         hits = sum(deep > shallow for deep, shallow in (row[name] for row in rows))
-        columns[name] = {
-            "hits": hits,
-            "share": hits / len(rows),
-            "interval": wilson(hits, len(rows), confidence),
-        }
+        interval = wilson(hits, len(rows), confidence)
+        columns[name] = {"hits": hits, "share": hits / len(rows), "interval": interval}
     found = {
         "pairs": len(rows),
         "confidence": confidence,
@@ -120,46 +96,28 @@ def judge_pairs(
         "left_out": left_out,
         "rows": rows,
     }
-    (out / "ebb.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (out / "ebb.md").write_text(markdown(found), encoding="utf-8")
-    _sheets(out, shown)
+    write_report(found, markdown(found), out / "ebb.md")
+    title = "Energy per pixel of 8-bit sRGB values"
+    for start in range(0, len(shown), _PER_SHEET):  # a pair to a line, energies below, after figure A2
+        labels, pictures = zip(*shown[start : start + _PER_SHEET], strict=True)
+        path = out / "sheets" / f"pairs_{start // _PER_SHEET:03d}.png"
+        save_sheet(path, pictures, labels, title=title, picture_width=384)
     return found
-
-
-def _sheets(out: Path, shown: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]) -> None:
-    """A pair to a line, with the energies below, after figure A2."""
-    for start in range(0, len(shown), _PER_SHEET):
-        part = shown[start : start + _PER_SHEET]
-        rows = [[deep, shallow] for _, deep, shallow in part]
-        labels = [
-            [f"{row['pair']}  f/16  E {row['srgb'][0]:.4f}", f"f/1.8  E {row['srgb'][1]:.4f}"]
-            for row, *_ in part
-        ]
-        save_sheet(
-            out / "sheets" / f"pairs_{start // _PER_SHEET:03d}.png",
-            rows,
-            labels,
-            title="Energy per pixel of 8-bit sRGB values",
-            picture_width=384,
-        )
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The table for people."""
+    interval = f"{100 * found['confidence']:g} % Wilson interval"
+    rows = []
+    for name, heading in _COLUMNS.items():
+        column = found["columns"][name]
+        low, high = (100 * end for end in column["interval"])
+        share = f"{100 * column['share']:.2f} % ({column['hits']})"
+        rows.append([heading, share, f"{low:.2f} to {high:.2f} %"])
     lines = [
         "# Energy of f/16 against f/1.8",
         "",
-        f"| {found['pairs']} pairs | E(f/16) > E(f/1.8) | {100 * found['confidence']:g} % Wilson interval |",
-        "|---|---|---|",
-    ]
-    for name, heading in _COLUMNS.items():
-        column = found["columns"][name]
-        low, high = column["interval"]
-        lines.append(
-            f"| {heading} | {100 * column['share']:.2f} % ({column['hits']}) | {100 * low:.2f} to "
-            f"{100 * high:.2f} % |"
-        )
-    lines += [
+        *markdown_table([f"{found['pairs']} pairs", "E(f/16) > E(f/1.8)", interval], rows),
         "",
         f"The paper found {found['paper_percent']:g} % on about 5,000 pairs of EBB!, and does not say "
         "of which values.",

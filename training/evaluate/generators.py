@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lens_models.generator.exif_embedding import camera_conditioned
 from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused, timesteps
@@ -20,7 +19,6 @@ from lens_models.generator.schedule import alphas_bar, clean_estimate, diffused,
 from ..distill import rng
 from ..networks.models import Prompt
 from ..networks.sdxl_unet import generate, time_ids
-from .camera_tokens import SETTINGS
 from .networks import NetworkCache, decoded
 
 _LATENT_PX = 8
@@ -36,26 +34,6 @@ class Request:
     f_number: float
     focal_mm: float
     seed: int
-
-
-class TextToImage(Protocol):
-    """name: of its pictures, for files. reads_camera: whether the camera reaches it besides the text.
-
-    student: its name among the trained ones, None for another network.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def reads_camera(self) -> bool: ...
-
-    @property
-    def student(self) -> str | None: ...
-
-    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
-        """sRGB `(1, 3, H, W)`, 0..1."""
-        ...
 
 
 def noise(request: Request, step: int, side: int) -> Tensor:
@@ -75,13 +53,14 @@ def ddim(predict: Predict, start: Tensor, steps: int) -> Tensor:
     return clean
 
 
-@dataclass(frozen=True)
 class Guided:
-    """SDXL with classifier-free guidance; its unconditional input is zeros, as SDXL has it."""
+    """SDXL with classifier-free guidance; its unconditional input is zeros, as SDXL has it.
 
-    name: str = "sdxl"
-    reads_camera: bool = False
-    student: None = None
+    name, here and below: of its pictures, for files. reads_camera: the camera reaches it besides the text.
+    student: its name among the trained ones, None for another network.
+    """
+
+    name, reads_camera, student = "sdxl", False, None
 
     def picture(self, networks: NetworkCache, request: Request) -> Tensor:
         return networks.decode(self.latent(networks, request))
@@ -98,13 +77,10 @@ class Guided:
         def predict(noisy: Tensor, t: int) -> Tensor:
             twice, more = noisy.to(weight).repeat(2, 1, 1, 1), {}
             if control is not None:
+                seen = control.to(weight).expand(2, -1, -1, -1)
+                scale = networks.config.control_scale
                 down, middle = networks.controlnet()(
-                    twice,
-                    t,
-                    controlnet_cond=control.to(weight).expand(2, -1, -1, -1),
-                    conditioning_scale=networks.config.control_scale,
-                    return_dict=False,
-                    **reads,
+                    twice, t, controlnet_cond=seen, conditioning_scale=scale, return_dict=False, **reads
                 )
                 more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             unconditional, conditional = unet(twice, t, **reads, **more).sample.double().chunk(2)
@@ -115,7 +91,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class FewSteps:
-    """A student by its name in the config; reads_camera: the camera reaches its EXIF embedding."""
+    """A student by its name in the config; reads_camera: through its EXIF embedding."""
 
     student: str
     reads_camera: bool = False
@@ -141,28 +117,30 @@ class FewSteps:
         return networks.decode(clean)
 
 
-@dataclass(frozen=True)
 class TokenGuided:
     """SD 2.1 that reads the camera as four tokens behind the prompt's."""
 
-    name: str = "camera_tokens"
-    reads_camera: bool = True
-    student: None = None
+    name, reads_camera, student = "camera_tokens", True, None
 
     def picture(self, networks: NetworkCache, request: Request) -> Tensor:
         net, config = networks.camera_tokens(), networks.config
-        given = config.camera_tokens
-        side = (config.size_px if given is None else given.size_px) // _LATENT_PX
-        iso, exposure = (100.0, 0.01) if given is None else (given.iso, given.exposure_s)
-        values = dict(zip(SETTINGS, (request.focal_mm, request.f_number, iso, exposure), strict=True))
-        settings = torch.tensor([[values[name] for name in SETTINGS]], device=networks.device)
-        camera, weight = net.tokens(settings), next(net.unet.parameters())
-        text = torch.cat(
-            [
-                torch.cat([_encoded(net.tokenizer, net.encoder, words, networks.device), camera], dim=1)
-                for words in ("", request.text)
-            ]
-        ).to(weight)
+        size_px, iso, exposure_s = config.size_px, 100.0, 0.01
+        if (given := config.camera_tokens) is not None:
+            size_px, iso, exposure_s = given.size_px, given.iso, given.exposure_s
+        settings = [[request.focal_mm, request.f_number, iso, exposure_s]]
+        camera, weight = (
+            net.tokens(torch.tensor(settings, device=networks.device)),
+            next(net.unet.parameters()),
+        )
+        texts = []
+        for words in ("", request.text):
+            tokens = net.tokenizer(
+                [words], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            )
+            # SD 2's reading of a prompt is the encoder's last layer, normed
+            encoded = net.encoder(tokens.input_ids.to(networks.device)).last_hidden_state.float()
+            texts.append(torch.cat([encoded, camera], dim=1))
+        text = torch.cat(texts).to(weight)
         table = alphas_bar(device=networks.device)
 
         def predict(noisy: Tensor, t: int) -> Tensor:
@@ -172,10 +150,8 @@ class TokenGuided:
             # v = √ᾱ ε − √(1 − ᾱ) x0, so ε = √ᾱ v + √(1 − ᾱ) x_t
             return table[t].sqrt() * found + (1 - table[t]).sqrt() * noisy if net.velocity else found
 
-        return decoded(net.vae, ddim(predict, noise(request, 0, side).to(networks.device), config.steps))
+        start = noise(request, 0, size_px // _LATENT_PX).to(networks.device)
+        return decoded(net.vae, ddim(predict, start, config.steps))
 
 
-def _encoded(tokenizer: Any, encoder: nn.Module, words: str, device: torch.device) -> Tensor:
-    """SD 2's reading of a prompt, `(1, 77, D)`: the encoder's last layer, normed."""
-    tokens = tokenizer([words], padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-    return encoder(tokens.input_ids.to(device)).last_hidden_state.float()
+TextToImage = Guided | FewSteps | TokenGuided

@@ -18,19 +18,19 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from lens_models.metrics.consistency import PAIRINGS
+from lens_models import Camera
 
 from .. import units
 from ..config.load import ConfigError
 from ..images import save_png
-from .measures import SCHEMA, SPACES, Meters
-from .methods import METHODS, CachedImages, Method, Pictures, ThroughTheLens
-from .networks import NetworkCache, swept
+from .measures import SCHEMA, Meters
+from .methods import METHODS
+from .networks import NetworkCache
 from .options import Evaluation
 from .prompts import PromptEntry
 
 log = logging.getLogger("fine_defocus")
-#: Raised when the same settings would give other samples than before.
+#: Goes up when the same settings would give other samples than before.
 VERSION = 1
 
 
@@ -60,8 +60,8 @@ class RowWorker:
 
     def __init__(self, config: Evaluation, table: str, row: str, out: str, device: str | None = None):
         self.config, self.row, self.out = config, row, out
-        self.networks, self.meters = _networks(config, device)
-        self.method = shared(METHODS[table][row], Path(out) / "scenes")
+        self.networks, self.meters = _networks(config, device, Path(out) / "scenes")
+        self.method = METHODS[table][row]
 
     @torch.no_grad()
     def __call__(self, unit: units.Unit) -> pa.Table:
@@ -73,9 +73,8 @@ class RowWorker:
         config, focal_mm = self.config, entry.focal_mm or self.config.focal_mm
         wanted = config.f_numbers
         own = entry.f_number if self.meters.inception is not None else None
-        camera = swept(
-            wanted if own is None else (*wanted, own), focal_mm, config.sensor_mm, self.networks.device
-        )
+        stops = torch.tensor(wanted if own is None else (*wanted, own), device=self.networks.device)
+        camera = Camera(stops, focal_mm, config.sensor_mm)
         found = self.method.generate(self.networks, entry.prompt, camera, config.seed)
         sweep = replace(found, linear=found.linear[: len(wanted)])
         row: dict[str, Any] = {"number": entry.number, "prompt": entry.prompt, "focal_mm": focal_mm}
@@ -83,34 +82,23 @@ class RowWorker:
         if own is not None:
             row |= {"own_f_number": own, "own_features": self.meters.features(found.srgb[-1:])}
         if config.keep or entry.number < config.sheet_prompts:
-            self._keep(entry.number, sweep)
+            for f_number, picture in zip(wanted, sweep.srgb, strict=True):
+                save_png(picture_path(self.out, self.row, entry.number, f_number), picture)
         return row
-
-    def _keep(self, number: int, sweep: Pictures) -> None:
-        for f_number, picture in zip(self.config.f_numbers, sweep.srgb, strict=True):
-            save_png(picture_path(self.out, self.row, number, f_number), picture)
 
 
 #: One process does row after row, and rows share most of their networks.
-_held: dict[tuple[str, str | None], tuple[NetworkCache, Meters]] = {}
+_held: dict[tuple[str, str | None, Path], tuple[NetworkCache, Meters]] = {}
 
 
-def _networks(config: Evaluation, device: str | None) -> tuple[NetworkCache, Meters]:
-    key = (config.hash, device)
-    if key in _held:
-        _held[key][0].release()
-    else:
+def _networks(config: Evaluation, device: str | None, scenes: Path) -> tuple[NetworkCache, Meters]:
+    key = (config.hash, device, scenes)
+    if key not in _held:
         _held.clear()
-        networks = NetworkCache(config, device)
+        networks = NetworkCache(config, device, scenes)
         _held[key] = networks, Meters(config.metrics, networks.device)
+    _held[key][0].release()
     return _held[key]
-
-
-def shared(method: Method, folder: Path) -> Method:
-    """The method with its sharp pictures kept, where it looks at them through a lens."""
-    if isinstance(method, ThroughTheLens):
-        return replace(method, generator=CachedImages(method.generator, folder))
-    return method
 
 
 def picture_path(out: str | Path, row: str, number: int, f_number: float) -> Path:
@@ -143,10 +131,9 @@ def fill_grid(
     items = [(a.number, a.prompt, a.f_number, a.focal_mm) for a in prompts]
     with units.ray_session(workers, address) if workers > 0 else nullcontext():
         for row in rows:
-            make_worker = partial(RowWorker, config, table, row, str(Path(out).resolve()), device)
             units.run(
                 units.plan(items, config.unit_size, "prompts"),
-                make_worker,
+                partial(RowWorker, config, table, row, str(Path(out).resolve()), device),
                 samples_folder(out, row),
                 workers=workers,
                 address=address,
@@ -163,7 +150,3 @@ def read_samples(out: str | Path, row: str, prompts: int, unit_size: int) -> lis
     names = [unit.name for unit in units.plan(range(prompts), unit_size, "prompts")]
     files = [samples_folder(out, row) / f"{name}.parquet" for name in names]
     return [sample for file in files for sample in pq.ParquetFile(file).read().to_pylist()]
-
-
-COLUMNS = tuple(f"energy_{space}{more}" for space in SPACES for more in ("", "_mean_removed"))
-LABELLED = tuple(f"consistency_{pairing}" for pairing in PAIRINGS)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,20 +43,13 @@ class Pictures:
         return linear_to_srgb(self.linear)
 
 
-class Method(Protocol):
-    """A row. title: as it stands in the table."""
-
-    @property
-    def title(self) -> str: ...
-
-    def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
-        """A prompt at every aperture of exif, linear light; the same noise for all apertures."""
-        ...
-
-
 @dataclass(frozen=True)
 class PerAperture:
-    """No lens: the generator makes a picture for every aperture, the same request only once."""
+    """No lens: the generator makes a picture for every aperture, the same request only once.
+
+    title, here and below: as it stands in the table. generate, here and below: a prompt at every aperture of
+    exif, with the same noise for all of them.
+    """
 
     title: str
     generator: TextToImage
@@ -67,10 +59,10 @@ class PerAperture:
         made: dict[tuple[str, float | None], Tensor] = {}
         frames, focal_mm = [], float(exif.focal_mm)
         for f_number in _stops(exif):
-            text = with_camera_words(prompt, self.words, f_number, focal_mm)
-            key = (text, f_number if self.generator.reads_camera else None)
+            request = _request(prompt, self.words, f_number, focal_mm, seed)
+            key = (request.text, f_number if self.generator.reads_camera else None)
             if key not in made:
-                made[key] = self.generator.picture(networks, Request(prompt, text, f_number, focal_mm, seed))
+                made[key] = self.generator.picture(networks, request)
             frames.append(made[key])
         return Pictures(srgb_to_linear(torch.cat(frames)).cpu())
 
@@ -90,8 +82,8 @@ class ThroughTheLens:
 
     def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         focal_mm = float(exif.focal_mm)
-        text = with_camera_words(prompt, self.words, DEEP_F_NUMBER, focal_mm)
-        srgb = self.generator.picture(networks, Request(prompt, text, DEEP_F_NUMBER, focal_mm, seed))
+        request = _request(prompt, self.words, DEEP_F_NUMBER, focal_mm, seed)
+        srgb = _sharp_picture(self.generator, networks, request)
         depth_m = networks.depth_m(srgb, focal_mm)
         if self.focus == "mean_depth":
             focus = Focus(mean_depth(depth_m))
@@ -101,9 +93,8 @@ class ThroughTheLens:
         linear = LENSES[self.lens](
             srgb_to_linear(srgb), depth_m, focus, exif, max_radius_px=networks.config.max_radius_px
         )
-        distance = float(torch.as_tensor(focus.distance_m).reshape(-1)[0])
-        scale = float(torch.as_tensor(focus.scale).reshape(-1)[0])
-        return Pictures(linear.float().cpu(), distance, scale)
+        focused = (float(torch.as_tensor(v).reshape(-1)[0]) for v in (focus.distance_m, focus.scale))
+        return Pictures(linear.float().cpu(), *focused)
 
 
 @dataclass(frozen=True)
@@ -117,49 +108,35 @@ class DepthControlled:
 
     def generate(self, networks: NetworkCache, prompt: str, exif: Camera, seed: int) -> Pictures:
         sdxl, focal_mm = Guided(), float(exif.focal_mm)
-
-        def request(f_number: float) -> Request:
-            return Request(
-                prompt, with_camera_words(prompt, "exif", f_number, focal_mm), f_number, focal_mm, seed
-            )
-
-        near = 1.0 / networks.depth_m(sdxl.picture(networks, request(DEEP_F_NUMBER)), focal_mm)
+        deep, *requests = (
+            _request(prompt, "exif", f_number, focal_mm, seed) for f_number in (DEEP_F_NUMBER, *_stops(exif))
+        )
+        near = 1.0 / networks.depth_m(sdxl.picture(networks, deep), focal_mm)
         low, high = near.amin(dim=(1, 2), keepdim=True), near.amax(dim=(1, 2), keepdim=True)
         control = ((near - low) / (high - low).clamp_min(1e-9))[:, None].expand(-1, 3, -1, -1)
-        found = [
-            networks.decode(sdxl.latent(networks, request(f_number), control)) for f_number in _stops(exif)
-        ]
-        return Pictures(srgb_to_linear(torch.cat(found)).cpu())
+        frames = [networks.decode(sdxl.latent(networks, request, control)) for request in requests]
+        return Pictures(srgb_to_linear(torch.cat(frames)).cpu())
 
 
-@dataclass(frozen=True)
-class CachedImages:
-    """A generator whose pictures are kept in a folder, for methods that share them."""
+Method = PerAperture | ThroughTheLens | DepthControlled
 
-    generator: TextToImage
-    folder: Path
 
-    @property
-    def name(self) -> str:
-        return self.generator.name
+def _request(prompt: str, words: Words, f_number: float, focal_mm: float, seed: int) -> Request:
+    return Request(prompt, with_camera_words(prompt, words, f_number, focal_mm), f_number, focal_mm, seed)
 
-    @property
-    def reads_camera(self) -> bool:
-        return self.generator.reads_camera
 
-    @property
-    def student(self) -> str | None:
-        return self.generator.student
-
-    def picture(self, networks: NetworkCache, request: Request) -> Tensor:
-        name = hashlib.sha256(f"{networks.config.hash} {self.name} {request}".encode()).hexdigest()[:24]
-        path = self.folder / f"{name}.npy"
-        if not path.is_file():
-            found = self.generator.picture(networks, request)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as part:
-                np.save(part, found.cpu().numpy())
-        return torch.from_numpy(np.load(path, allow_pickle=False)).to(networks.device)
+def _sharp_picture(generator: TextToImage, networks: NetworkCache, request: Request) -> Tensor:
+    """A generator's picture, kept in the networks' folder of scenes for the methods that share it."""
+    if networks.scenes is None:
+        return generator.picture(networks, request)
+    name = hashlib.sha256(f"{networks.config.hash} {generator.name} {request}".encode()).hexdigest()[:24]
+    path = networks.scenes / f"{name}.npy"
+    if not path.is_file():
+        srgb = generator.picture(networks, request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as part:
+            np.save(part, srgb.cpu().numpy())
+    return torch.from_numpy(np.load(path, allow_pickle=False)).to(networks.device)
 
 
 def _stops(exif: Camera) -> list[float]:

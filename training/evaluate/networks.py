@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lens_models.camera import Camera, focal_px
+from lens_models.camera import focal_px
 from lens_models.depth.metric3d.network import load_metric3d
 from lens_models.focus.predictor import load_predictor
 from lens_models.generator.card import read_card
@@ -33,6 +33,7 @@ from ..networks.sdxl_unet import build_unet, load_unet
 from ..networks.text import TextEncoders, build_text
 from ..run.run_folder import is_run, read_run
 from .camera_tokens import CameraTokens
+from .metrics.preparation import from_folder
 from .options import Evaluation, Student
 
 _T = TypeVar("_T")
@@ -79,14 +80,18 @@ def _once(make: Callable[..., _T]) -> Callable[..., _T]:
 
 
 class NetworkCache:
-    """Networks by what they are for; every one is made once.
+    """Networks by what they are for; every one is made once. scenes: a folder for sharp pictures, or None.
 
     Methods raise ConfigError that names the setting where weights are not given, and what the loaders raise.
     """
 
-    def __init__(self, config: Evaluation, device: torch.device | str | None = None):
-        self.config = config
+    def __init__(
+        self, config: Evaluation, device: torch.device | str | None = None, scenes: Path | None = None
+    ):
+        self.config, self.scenes = config, scenes
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._tiny = config.source == "tiny"
+        self._dtype: torch.dtype = getattr(torch, config.precision)
         self._made: dict[str, Any] = {}
 
     def release(self) -> None:
@@ -108,14 +113,6 @@ class NetworkCache:
     def text(self) -> TextEncoders:
         """SDXL's two encoders."""
         return build_text(self._training_config(), self.device)
-
-    @property
-    def _tiny(self) -> bool:
-        return self.config.source == "tiny"
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return getattr(torch, self.config.precision)
 
     def _given(self, name: str) -> str:
         path = getattr(self.config, name)
@@ -163,23 +160,25 @@ class NetworkCache:
             with torch.no_grad():  # a fresh head adds nothing, and every aperture would look the same
                 head.linear_2.weight.normal_(0.0, _TINY_HEAD)
             return StudentNetwork(unet, exif=self._ready(head))
-        path = Path(self._student_config(name).generator)
-        if not is_run(path):
-            head = load_exif_embedding(path) if path.is_file() else None
-            steps = read_card(path).timesteps if path.is_file() else None
-            head = None if head is None else self._ready(head)
-            return StudentNetwork(self._ready(load_unet(path), self._dtype), steps or FOUR_STEPS, head)
-        state = read_run(path)
-        if "lora" in state.tensors:
-            unet = load_unet(Path(self._given("base")) / "unet")
-            merge(unet, state.tensors["lora"], state.lora_alpha)
+        path, head, steps = Path(self._student_config(name).generator), None, FOUR_STEPS
+        if is_run(path):
+            state = read_run(path)
+            steps = state.timesteps
+            if "lora" in state.tensors:
+                unet = load_unet(Path(self._given("base")) / "unet")
+                merge(unet, state.tensors["lora"], state.lora_alpha)
+            else:
+                with torch.device("meta"):
+                    unet = build_unet(state.unet_config)
+                load_strict(unet, state.tensors["generator"], f"The generator of {path}")
+            if "exif" in state.tensors:
+                head = exif_embedding_from(state.tensors["exif"], str(path))
         else:
-            with torch.device("meta"):
-                unet = build_unet(state.unet_config)
-            load_strict(unet, state.tensors["generator"], f"The generator of {path}")
-        head = state.tensors.get("exif")
-        head = None if head is None else self._ready(exif_embedding_from(head, str(path)))
-        return StudentNetwork(self._ready(unet, self._dtype), state.timesteps, head)
+            unet = load_unet(path)
+            if path.is_file():
+                head, steps = load_exif_embedding(path), read_card(path).timesteps or FOUR_STEPS
+        head = None if head is None else self._ready(head)
+        return StudentNetwork(self._ready(unet, self._dtype), steps, head)
 
     @_once
     def _vae(self) -> Any:
@@ -197,8 +196,7 @@ class NetworkCache:
     def focus(self, student: str | None) -> FocusRoot:
         """The focus predictor that was trained with a student, or the untrained one."""
         if self._tiny:
-            focus = self._tiny_networks().focus
-            return focus.requires_grad_(False)
+            return self._tiny_networks().focus.requires_grad_(False)
         path = None if student is None else self._student_config(student).focus
         path = self._given("focus") if path is None else path
         if is_run(path):
@@ -223,78 +221,47 @@ class NetworkCache:
                 for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
                     layer.weight.normal_(0.0, _TINY_HEAD)
         else:
-            network = _from_folder(ControlNetModel, self._given("controlnet"))
+            network = from_folder(ControlNetModel, self._given("controlnet"))
         return self._ready(network, self._dtype)
 
     @_once
     def camera_tokens(self) -> TokenNetworks:
         """SD 2.1 that reads the camera as tokens."""
-        if self._tiny:
-            text = self.text()
-            width = int(cast(Any, text.first).config.hidden_size)
-            unet = build_unet(_without_sdxl(width))
-            tokens = CameraTokens(width)
-            networks = unet, self._tiny_networks().vae, text.tokenizers[0], text.first, tokens, False
-        else:
-            networks = self._read_camera_tokens()
-        unet, vae, tokenizer, encoder, tokens, velocity = networks
-        return TokenNetworks(
-            self._ready(unet, self._dtype),
-            self._ready(vae),
-            tokenizer,
-            self._ready(encoder),
-            self._ready(tokens),
-            velocity,
-        )
-
-    def _read_camera_tokens(self) -> tuple[Any, ...]:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        given = self.config.camera_tokens
-        if given is None:
+        velocity, given = False, self.config.camera_tokens
+        if self._tiny:
+            text: Any = self.text()
+            width, vae = text.first.config.hidden_size, self._tiny_networks().vae
+            # as older models have it: text alone, and no size
+            unsized = {k: v for k, v in TINY_UNET.items() if not k.startswith(("addition_", "projection_"))}
+            unet = build_unet(unsized | {"cross_attention_dim": width})
+            tokenizer, encoder, tokens = text.tokenizers[0], text.first, CameraTokens(width)
+        elif given is None:
             raise ConfigError(
                 "camera_tokens is not set: row 5 needs SD 2.1 and the weights of Camera Settings as Tokens, "
                 "which are research-only and yours to get."
             )
-        folder = Path(given.model)
-        unet = _from_folder(UNet2DConditionModel, folder / "unet")
-        merge(unet, read_weights(given.lora).tensors, given.lora_alpha)
-        tokens = CameraTokens(unet.config.cross_attention_dim)
-        read = read_weights(given.tokens)
-        load_strict(tokens, {name: t.float() for name, t in read.tensors.items()}, read.name)
-        scheduler = folder / "scheduler" / "scheduler_config.json"
-        kind = json.loads(scheduler.read_text(encoding="utf-8")) if scheduler.is_file() else {}
-        return (
-            unet,
-            _from_folder(AutoencoderKL, folder / "vae"),
-            _from_folder(CLIPTokenizer, folder / "tokenizer"),
-            _from_folder(CLIPTextModel, folder / "text_encoder"),
-            tokens,
-            kind.get("prediction_type") == "v_prediction",
-        )
+        else:
+            folder = Path(given.model)
+            unet = from_folder(UNet2DConditionModel, folder / "unet")
+            vae = from_folder(AutoencoderKL, folder / "vae")
+            tokenizer = from_folder(CLIPTokenizer, folder / "tokenizer")
+            encoder = from_folder(CLIPTextModel, folder / "text_encoder")
+            merge(unet, read_weights(given.lora).tensors, given.lora_alpha)
+            tokens, read = CameraTokens(unet.config.cross_attention_dim), read_weights(given.tokens)
+            load_strict(tokens, {name: t.float() for name, t in read.tensors.items()}, read.name)
+            scheduler = folder / "scheduler" / "scheduler_config.json"
+            if scheduler.is_file():
+                settings = json.loads(scheduler.read_text(encoding="utf-8"))
+                velocity = settings.get("prediction_type") == "v_prediction"
+        vae, encoder, tokens = (self._ready(network) for network in (vae, encoder, tokens))
+        return TokenNetworks(self._ready(unet, self._dtype), vae, tokenizer, encoder, tokens, velocity)
 
 
 def decoded(vae: Any, latent: Tensor) -> Tensor:
     """sRGB of an autoencoder, held in 0..1; in the autoencoder's own precision."""
     latent = latent.to(next(vae.parameters()))
     return (vae.decode(latent / vae.config.scaling_factor).sample.float() * 0.5 + 0.5).clamp(0.0, 1.0)
-
-
-def swept(f_numbers: tuple[float, ...], focal_mm: float, sensor_mm: float, device: Any = "cpu") -> Camera:
-    """A camera at many apertures."""
-    return Camera(torch.tensor(f_numbers, device=device), focal_mm, sensor_mm)
-
-
-def _from_folder(kind: Any, folder: str | Path) -> Any:
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read as {kind.__name__}: {error}") from error
-
-
-def _without_sdxl(width: int) -> dict[str, Any]:
-    """The tiny UNet as older models have it: text alone, and no size."""
-    added = ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim")
-    return {key: v for key, v in TINY_UNET.items() if key not in added} | {"cross_attention_dim": width}

@@ -35,11 +35,16 @@ def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptEntry
         raise ValueError(f"{path.name} is no file of prompts: use one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    rows = _rows(path)
-    found = [_asking(path, number, row) for number, row in enumerate(rows[:limit])]
-    if not found:
+    entries = []
+    for number, row in enumerate(_rows(path)[:limit]):
+        name = next((n for n in TEXT if isinstance(row, Mapping) and n in row), None)
+        if name is None or not isinstance(row[name], str):
+            raise ValueError(f"Prompt {number + 1} of {path.name} has no text in {', '.join(TEXT)}.")
+        camera = (_positive(row.get(key)) for key in ("f_number", "focal_mm"))
+        entries.append(PromptEntry(number, row[name], *camera))
+    if not entries:
         raise ValueError(f"{path.name} has no prompts.")
-    return found
+    return entries
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:
@@ -65,13 +70,6 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
         except ValueError as error:
             raise ValueError(f"Line {number} of {path.name} is no JSON: {error}.") from error
     return rows
-
-
-def _asking(path: Path, number: int, row: Any) -> PromptEntry:
-    name = next((n for n in TEXT if isinstance(row, Mapping) and n in row), None)
-    if name is None or not isinstance(row[name], str):
-        raise ValueError(f"Prompt {number + 1} of {path.name} has no text in {', '.join(TEXT)}.")
-    return PromptEntry(number, row[name], *(_positive(row.get(key)) for key in ("f_number", "focal_mm")))
 
 
 def _positive(value: Any) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +19,10 @@ from lens_models.depth.files import read_depth_file
 from lens_models.light import srgb_to_linear
 from lens_models.stops import label
 
-from ..images import SUFFIXES, read_srgb, save_sheet
+from ..images import photos_in, read_srgb, save_sheet
 from .methods import LENSES, Pictures
 from .options import Evaluation
-from .statistics import bootstrap
-from .table import NO_WEIGHTS, growing, with_interval
+from .table import NO_WEIGHTS, growing, listed, markdown_table, mean_of_samples, with_interval, write_report
 
 log = logging.getLogger("fine_defocus")
 DEPTHS = (".npy", ".npz", ".exr", ".pfm")
@@ -68,9 +66,7 @@ def photos(folder: str | Path) -> Iterator[Sharp]:
     named in the log. Raises ValueError for sizes that differ, and where there is no pair.
     """
     folder, count = Path(folder), 0
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+    for path in photos_in(folder):
         beside = [folder / f"{path.stem}{end}{kind}" for end in _ENDINGS for kind in DEPTHS]
         file = next((p for p in beside if p.is_file()), None)
         if file is None:
@@ -115,7 +111,6 @@ def judge(
     from .measures import Meters
 
     meters, out, samples = Meters(config.metrics), Path(out), []
-    out.mkdir(parents=True, exist_ok=True)
     for sharp in scenes:
         rows = []
         for lens in lenses:
@@ -134,24 +129,13 @@ def judge(
         "lenses": {lens: _summed(config, [s for s in samples if s["lens"] == lens]) for lens in lenses},
         "samples": samples,
     }
-    (out / "renderers.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (out / "renderers.md").write_text(markdown(found), encoding="utf-8")
+    write_report(found, markdown(found), out / "renderers.md")
     return found
 
 
 def _summed(config: Evaluation, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for name, scale in (*((c, 100.0) for c in _COLUMNS), ("lpips", 1.0), ("consistency_adjacent", 100.0)):
-        values = [
-            growing(s[name]) if name in _COLUMNS else math.fsum(s[name]) / len(s[name])
-            for s in samples
-            if s.get(name) is not None
-        ]
-        values = [scale * v for v in values]
-        columns[name] = None
-        if values:
-            interval = bootstrap(values, config.confidence, config.resamples, config.seed)
-            columns[name] = {"value": math.fsum(values) / len(values), "interval": interval}
+    names = (*_COLUMNS, "lpips", "consistency_adjacent")
+    columns = {name: mean_of_samples(config, samples, name) for name in names}
     return {"scenes": len(samples), "columns": columns}
 
 
@@ -164,24 +148,26 @@ def markdown(found: Mapping[str, Any]) -> str:
         "LPIPS",
         "consistency %",
     ]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    means, scenes = [], []
     for lens, row in found["lenses"].items():
-        cells = [TITLES[lens], str(row["scenes"])]
-        for name, column in row["columns"].items():
-            decimals = 4 if name == "lpips" else 2
-            known = column is not None
-            cells.append(with_interval(**column, decimals=decimals) if known else NO_WEIGHTS)
-        lines.append("| " + " | ".join(cells) + " |")
-    stops = ", ".join(f"f/{n:g}" for n in found["f_numbers"])
-    lines += ["", f"The lenses alone on sharp pictures with depth, over {stops}.", ""]
-    lines += [
-        "| scene | lens | focus m | " + " | ".join(_COLUMNS.values()) + " |",
-        "|---|---|---|" + "---|" * 4,
-    ]
+        cells = [
+            with_interval(column or {"why_not": NO_WEIGHTS}, 4 if name == "lpips" else 2)
+            for name, column in row["columns"].items()
+        ]
+        means.append([TITLES[lens], str(row["scenes"]), *cells])
     for s in found["samples"]:
         shares = (f"{100 * growing(s[c]):.2f}" for c in _COLUMNS)
-        lines.append(f"| {s['scene']} | {TITLES[s['lens']]} | {s['focus_m']:.3g} | {' | '.join(shares)} |")
-    return "\n".join(["# Renderers alone", "", *lines]) + (
+        scenes.append([s["scene"], TITLES[s["lens"]], f"{s['focus_m']:.3g}", *shares])
+    lines = [
+        "# Renderers alone",
+        "",
+        *markdown_table(headings, means),
+        "",
+        f"The lenses alone on sharp pictures with depth, over {listed(found['f_numbers'])}.",
+        "",
+        *markdown_table(["scene", "lens", "focus m", *_COLUMNS.values()], scenes),
+    ]
+    return "\n".join(lines) + (
         "\n\nEnergy is Σ v² of values neither rounded nor clipped. A blur of linear light with "
         "one kernel cannot add to it. The same blur raises the mean of sRGB values, whose curve is concave, "
         "so the sRGB column can fall while the picture gets sharper.\n"

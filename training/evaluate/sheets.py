@@ -24,14 +24,11 @@ def write_sheets(
     for entry in prompts[: config.sheet_prompts]:
         shown, labels = [], []
         for row in rows:
-            pictures = [
-                read_srgb(picture_path(out, row, entry.number, f_number)) for f_number in config.f_numbers
-            ]
+            pictures = [read_srgb(picture_path(out, row, entry.number, n)) for n in config.f_numbers]
             shown.append(pictures)
             first, *others = (label(f_number) for f_number in config.f_numbers)
             labels.append([f"{row}: {METHODS[table][row].title}   {first}", *others])
             written.append(save_sweep(out / "sweeps" / f"{row}_{entry.number:05d}.webp", pictures))
         title = entry.prompt if len(entry.prompt) <= _LONGEST_TITLE else entry.prompt[:_LONGEST_TITLE] + "…"
-        sheet = save_sheet(out / "sheets" / f"{entry.number:05d}.png", shown, labels, title=title)
-        written.append(sheet)
+        written.append(save_sheet(out / "sheets" / f"{entry.number:05d}.png", shown, labels, title=title))
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,10 @@ def bootstrap(
 
     if len(values) < 2:
         return None
-    found = stats.bootstrap(
-        (np.asarray(values, dtype=np.float64),),
-        np.mean,
-        n_resamples=resamples,
-        batch=256,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    settings: Any = {"confidence_level": confidence, "method": "percentile", "batch": 256}
+    data, rng = (np.asarray(values, dtype=np.float64),), np.random.default_rng(seed)
+    interval = stats.bootstrap(data, np.mean, n_resamples=resamples, rng=rng, **settings).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def wilson(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:

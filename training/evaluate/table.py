@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lens_models.files import atomic
 from lens_models.generator.camera_words import DEEP_FROM
 
 from ..images import SUFFIXES, read_srgb
-from .grid import COLUMNS, LABELLED, read_samples
+from .grid import read_samples
 from .measures import Meters
 from .methods import METHODS
 from .metrics.fid import FeatureStatistics, frechet_distance
@@ -65,9 +65,11 @@ def summary(
     config: Evaluation, table: str, rows: Sequence[str], prompts: Sequence[PromptEntry], out: str | Path
 ) -> dict[str, Any]:
     """What table1.json holds: every column of every row, a number with its interval or why there is none."""
-    meters = Meters(config.metrics, "cuda" if torch.cuda.is_available() else "cpu")
-    photos = _reference(config, meters, Path(out))
-    found = {}
+    meters, found = Meters(config.metrics, "cuda" if torch.cuda.is_available() else "cpu"), {}
+    photos = {
+        name: _reference(folder, config.metrics.inception, meters, Path(out))
+        for name, folder in (("deep", config.metrics.deep), ("shallow", config.metrics.shallow))
+    }
     for row in rows:
         samples = read_samples(out, row, len(prompts), config.unit_size)
         found[row] = {
@@ -89,30 +91,41 @@ def summary(
 def _columns(
     config: Evaluation, samples: Sequence[Mapping[str, Any]], photos: Mapping[str, Any]
 ) -> dict[str, Any]:
-    def mean(values: Sequence[float | None], missing: str, scale: float, decimals: int) -> dict[str, Any]:
-        known = [scale * v for v in values if v is not None]
-        if not known:
-            return {"why_not": missing}
-        interval = bootstrap(known, config.confidence, config.resamples, config.seed)
+    found: dict[str, Any] = {}
+    for name, _, decimals, _ in _SHOWN:
+        if name.startswith("fid_"):
+            found[name] = _fid(samples, name.removeprefix("fid_"), photos)
+            continue
         # rounded, so that the last bits of another machine's sums make no other table
-        ends = None if interval is None else [round(end, decimals) for end in interval]
-        return {"value": round(math.fsum(known) / len(known), decimals), "interval": ends}
-
-    found = {
-        column.replace("energy", "monotonicity"): mean([growing(s[column]) for s in samples], "", 100.0, 2)
-        for column in COLUMNS
-    }
-    for column, scale, decimals in (*((name, 100.0, 2) for name in LABELLED), ("lpips", 1.0, 4)):
-        values = [None if s[column] is None else math.fsum(s[column]) / len(s[column]) for s in samples]
-        found[column] = mean(values, NO_WEIGHTS, scale, decimals)
-    for name in ("deep", "shallow"):
-        found[f"fid_{name}"] = _fid(samples, name, photos[name])
+        mean = mean_of_samples(config, samples, name.replace("monotonicity", "energy"), decimals)
+        found[name] = mean or {"why_not": NO_WEIGHTS}
     return found
 
 
-def _fid(samples: Sequence[Mapping[str, Any]], name: str, photos: Any) -> dict[str, Any]:
-    if isinstance(photos, str):
-        return {"why_not": photos}
+def mean_of_samples(
+    config: Evaluation, samples: Sequence[Mapping[str, Any]], column: str, decimals: int | None = None
+) -> dict[str, Any] | None:
+    """Mean and interval of a column, percent but for LPIPS; None where no sample has the column.
+
+    Of energies it is the mean of the shares that grow. decimals: that are kept; None keeps all.
+    """
+    one = growing if column.startswith("energy") else lambda values: math.fsum(values) / len(values)
+    scale = 1.0 if column == "lpips" else 100.0
+    values = [scale * one(s[column]) for s in samples if s.get(column) is not None]
+    if not values:
+        return None
+    interval = bootstrap(values, config.confidence, config.resamples, config.seed)
+    mean = {"value": math.fsum(values) / len(values), "interval": interval}
+    if decimals is not None:
+        ends = None if interval is None else [round(end, decimals) for end in interval]
+        mean = {"value": round(mean["value"], decimals), "interval": ends}
+    return mean
+
+
+def _fid(samples: Sequence[Mapping[str, Any]], name: str, photos: Mapping[str, Any]) -> dict[str, Any]:
+    reference = photos[name]
+    if isinstance(reference, str):
+        return {"why_not": reference}
     if all(s["own_features"] is None for s in samples):
         return {"why_not": NO_EXIF}
     features = [
@@ -123,22 +136,15 @@ def _fid(samples: Sequence[Mapping[str, Any]], name: str, photos: Any) -> dict[s
     if len(features) < 2:
         return {"why_not": TOO_FEW}
     made = FeatureStatistics().add(torch.tensor(features))
-    distance = frechet_distance(made.mean, made.covariance, *photos[:2])
-    return {"value": round(distance, 2), "interval": None, "pictures": made.count, "photos": photos[2]}
+    distance = frechet_distance(made.mean, made.covariance, *reference[:2])
+    return {"value": round(distance, 2), "interval": None, "pictures": made.count, "photos": reference[2]}
 
 
-def _reference(config: Evaluation, meters: Meters, out: Path) -> dict[str, Any]:
-    """Mean, covariance and count of both sets of photos, or why there are none."""
-    given = config.metrics
-    if given.inception is None:
-        return {"deep": NO_WEIGHTS, "shallow": NO_WEIGHTS}
-    return {
-        name: NO_PHOTOS if folder is None else _statistics(Path(folder), given.inception, meters, out)
-        for name, folder in (("deep", given.deep), ("shallow", given.shallow))
-    }
-
-
-def _statistics(folder: Path, weights: str, meters: Meters, out: Path) -> Any:
+def _reference(photos: str | None, weights: str | None, meters: Meters, out: Path) -> Any:
+    """Mean, covariance and count of a folder of photos, or why there are none."""
+    if weights is None or photos is None:
+        return NO_WEIGHTS if weights is None else NO_PHOTOS
+    folder = Path(photos)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise ValueError(f"{folder} holds {len(files)} photos: FID compares with at least 2.")
@@ -158,51 +164,58 @@ def _statistics(folder: Path, weights: str, meters: Meters, out: Path) -> Any:
 def markdown(found: Mapping[str, Any]) -> str:
     """The table for people; brackets are intervals."""
     known = {c for row in found["rows"].values() for c in row["paper"]}
-    headings = ["row", "method", "samples"]
+    headings, rows = ["row", "method", "samples"], []
     for _, heading, _, paper in _SHOWN:
         headings += [heading, *(["paper"] if paper in known else [])]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     for name, row in found["rows"].items():
         cells = [name, row["title"], str(row["samples"])]
         for column, _, decimals, paper in _SHOWN:
-            cell = row["columns"][column]
-            if "value" in cell:
-                cells.append(with_interval(cell["value"], cell["interval"], decimals))
-            else:
-                cells.append(cell["why_not"])
+            cells.append(with_interval(row["columns"][column], decimals))
             if paper in known:
                 cells.append(f"{row['paper'][paper]:.{decimals}f}" if paper in row["paper"] else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    stops = ", ".join(f"f/{n:g}" for n in found["f_numbers"])
+        rows.append(cells)
     notes = [
-        f"Blur monotonicity over {stops}: share of neighbours whose energy Σ v² grows strictly, of values "
-        "before any rounding. The paper does not say of which values, nor whether the mean is removed: its "
-        "figure stands beside linear light, where its theorem holds.",
-        f"Brackets: {100 * found['confidence']:g} % bootstrap interval of the mean over "
-        "samples. FID has none.",
+        f"Blur monotonicity over {listed(found['f_numbers'])}: share of neighbours whose energy Σ v² grows "
+        "strictly, of values before any rounding. The paper does not say of which values, nor whether the "
+        "mean is removed: its figure stands beside linear light, where its theorem holds.",
+        f"Brackets: {100 * found['confidence']:g} % bootstrap interval of the mean over samples. FID has "
+        "none.",
         "Empty cells in the paper's columns are values not known here.",
         f"Config {found['config_hash']}.",
     ]
     title = found["table"].replace("table", "Table ")
     tiny = found["source"] == "tiny"
     warning = ["**Made with small untrained networks: these numbers say nothing of any method.**", ""] * tiny
-    return "\n".join([f"# {title}", "", *warning, *lines, "", *(f"{note}\n" for note in notes)])
+    return "\n".join(
+        [f"# {title}", "", *warning, *markdown_table(headings, rows), "", *(f"{note}\n" for note in notes)]
+    )
 
 
-def with_interval(value: float, interval: Sequence[float] | None, decimals: int) -> str:
-    """A number for people, with its interval in brackets where it has one."""
+def listed(f_numbers: Sequence[float]) -> str:
+    """Apertures as a text."""
+    return ", ".join(f"f/{n:g}" for n in f_numbers)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
+    return [lines[0], "|" + "---|" * len(headings), *lines[1:]]
+
+
+def with_interval(cell: Mapping[str, Any], decimals: int) -> str:
+    """A number for people, with its interval in brackets where it has one; or why there is no number."""
+    if "why_not" in cell:
+        return cell["why_not"]
+    interval = cell["interval"]
     ends = "" if interval is None else f" [{', '.join(f'{end:.{decimals}f}' for end in interval)}]"
-    return f"{value:.{decimals}f}{ends}"
+    return f"{cell['value']:.{decimals}f}{ends}"
 
 
-def write_table(found: Mapping[str, Any], out: str | Path) -> Path:
-    """OUT/table1.md and .json; the path of the first."""
-    out = Path(out)
-    path = out / f"{found['table']}.md"
-    for target, text in (
-        (path, markdown(found)),
-        (path.with_suffix(".json"), json.dumps(found, indent=1, ensure_ascii=False) + "\n"),
-    ):
+def write_report(found: Mapping[str, Any], text: str, path: Path) -> Path:
+    """Write the text to PATH, a .md, and what it was made of to the .json beside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    for target, written in ((path, text), (path.with_suffix(".json"), content)):
         with atomic(target) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(written, encoding="utf-8")
     return path

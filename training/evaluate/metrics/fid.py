@@ -2,7 +2,7 @@
 
 d² = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) for the means and covariances of two sets of features.
 
-FID is this distance of the 2048 features of `inception`; which features are compared is up to the caller.
+FID is this distance of the 2048 features of `inception`.
 """
 
 from __future__ import annotations
