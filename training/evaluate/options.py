@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
@@ -49,14 +49,10 @@ class SemanticSam(SemanticSamOptions):
     kind: Literal["semantic_sam"]
 
 
-def _segmenter_kind(given: Any) -> str:
-    return "folder" if isinstance(given, str) else "semantic_sam"
-
-
 #: A folder of one network, or the mapping of Semantic Segment Anything.
 SegmenterChoice = Annotated[
     Annotated[str, Tag("folder")] | Annotated[SemanticSam, Tag("semantic_sam")],
-    Discriminator(_segmenter_kind),
+    Discriminator(lambda given: "folder" if isinstance(given, str) else "semantic_sam"),
 ]
 
 

@@ -177,7 +177,7 @@ def load_inception(source: str | Path | Mapping[str, Any]) -> FIDInception:
         )
     with torch.device("meta"):
         network = FIDInception()
-    counters = (key for key in network.state_dict() if key.endswith(_COUNTER))
-    found |= {key: torch.zeros(()) for key in counters}  # only training counts, and not every file has them
+    # only training counts, and not every file has the counters
+    found |= {key: torch.zeros(()) for key in network.state_dict() if key.endswith(_COUNTER)}
     load_strict(network, found, f"{read.name}, taken for Inception-v3,")
     return network.eval().requires_grad_(False)
