@@ -72,18 +72,10 @@ def taken(part: _Part, index: Tensor) -> _Part:
 
     A batch that is wanted as it is comes back itself, and is not copied.
     """
-    if isinstance(part, Camera | Focus):
+    if not isinstance(part, Tensor):
         fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-        many = {k: v[index] for k, v in fields.items() if isinstance(v, Tensor) and v.numel() > 1}
-        return dataclasses.replace(part, **many)
-    if isinstance(part, DepthMap):
-        fx = part.fx_px
-        return dataclasses.replace(
-            part,
-            metres=taken(part.metres, index),
-            valid=taken(part.valid, index),
-            fx_px=None if fx is None else taken(fx, index),
-        )
+        batches = {k: taken(v, index) for k, v in fields.items() if isinstance(v, Tensor) and v.ndim}
+        return dataclasses.replace(part, **batches)
     if part.shape[0] == 1 or torch.equal(index, torch.arange(part.shape[0])):
         return part
     return part[index]

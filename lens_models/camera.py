@@ -345,11 +345,6 @@ def radius_line(focus: Focus, camera: Camera, width_px: int) -> tuple[Tensor, Te
     return p.reshape(-1), gain.reshape(-1) / 2.0
 
 
-def radius_px_per_inverse_m(focus: Focus, camera: Camera, width_px: int) -> Tensor:
-    """How much the blur radius changes with inverse depth, px per 1/m, `(B,)` float64."""
-    return radius_line(focus, camera, width_px)[1]
-
-
 def capped_share(coc: Tensor, max_radius_px: float) -> float:
     """Share (0..1) of pixels whose blur radius is larger than `max_radius_px` and will be capped."""
     return (coc.abs() > 2.0 * max_radius_px).double().mean().item()

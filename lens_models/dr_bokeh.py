@@ -7,8 +7,6 @@ from torch import Tensor
 from .camera import Camera, Focus
 from .layers.inpaint import Background
 from .layers.layered_lens import LayeredLens
-from .progress import Progress
-from .shape import ApertureShape
 
 
 def dr_bokeh_lens(
@@ -17,15 +15,10 @@ def dr_bokeh_lens(
     focus: Focus,
     camera: Camera,
     *,
-    shape: ApertureShape | None = None,
     subject: Tensor | None = None,
     background: Tensor | Background | None = None,
     max_layers: int = 6,
-    rays: int = 0,
-    max_radius_px: float | None = None,
-    engine: str = "auto",
-    on_progress: Progress | None = None,
-    memory_bytes: int | None = None,
+    **options,
 ) -> Tensor:
     """Render a sharp picture through a thin lens with layers that hide one another.
 
@@ -33,12 +26,13 @@ def dr_bokeh_lens(
     subject. Costs a few times `taf_lens`. This is `LayeredLens` for one use: keep one to photograph a scene
     again without splitting it again.
 
-    radiance, depth_m, focus, camera, shape, max_radius_px, on_progress: as in `taf_lens`.
-    memory_bytes: what the blur of a layer may hold, as in `taf_lens`; splitting into layers needs more.
+    radiance, depth_m, focus, camera: as in `taf_lens`.
     subject: `(B, H, W)` mask 0..1 that becomes the matte of a layer of its own; depth beside its edge
     follows it.
     background: `(B, C, H, W)` radiance where the farthest layer is hidden, or a `Background` that fills.
     max_layers: at most so many layers.
+    options, as keywords: shape, max_radius_px, on_progress as in `taf_lens`.
+    memory_bytes: what the blur of a layer may hold, as in `taf_lens`; splitting into layers needs more.
     rays: 0, or points on the lens per pixel, for exact occlusion between several blurred layers.
     engine: "auto", "reference", "stack", "cpu" or "gpu", all the same function; rays have none.
 
@@ -46,13 +40,4 @@ def dr_bokeh_lens(
     and the sharpening of soft depth edges are constants. Raises ValueError as `taf_lens` does.
     """
     lens = LayeredLens(radiance, depth_m, subject=subject, background=background, max_layers=max_layers)
-    return lens.photograph(
-        focus,
-        camera,
-        shape=shape,
-        rays=rays,
-        max_radius_px=max_radius_px,
-        engine=engine,
-        on_progress=on_progress,
-        memory_bytes=memory_bytes,
-    )
+    return lens.photograph(focus, camera, **options)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from . import blur
 from .blur import torch_stack
-from .blur.bands import blur_in_bands
 from .camera import Camera, Focus, broadcast_batch, coc_px
+from .memory import blur_in_bands
 from .progress import Progress, progress_within
 from .scene import checked_scene, item, largest_radius_px
 from .shape import ApertureShape
@@ -23,18 +23,7 @@ PIXELS_TOGETHER = 1 << 23
 _HELD_ONCE, _HELD_BY_CHANNEL, _HELD_BY_APERTURE = 4, 1, 12
 
 
-def taf_lens(
-    radiance: Tensor,
-    depth_m: Tensor,
-    focus: Focus,
-    camera: Camera,
-    *,
-    shape: ApertureShape | None = None,
-    max_radius_px: float | None = None,
-    engine: str = "auto",
-    on_progress: Progress | None = None,
-    memory_bytes: int | None = None,
-) -> Tensor:
+def taf_lens(radiance: Tensor, depth_m: Tensor, focus: Focus, camera: Camera, **options) -> Tensor:
     """Render a sharp picture through a thin lens by gathering (eq. 6 and a disc per pixel).
 
     Fast, with simple gradients. By construction a blurred foreground keeps its hard edge and a blurred
@@ -43,6 +32,7 @@ def taf_lens(
     radiance: `(B, C, H, W)` linear light, C = 3, or 4 with premultiplied alpha, which is blurred along.
     depth_m: `(B, H, W)` metres, +inf = sky; zero, negative and NaN count as 1 cm.
     focus, camera: one setting or a batch. 1 broadcasts with N, so one picture and N cameras is a sweep.
+    options, as keywords:
     shape: aperture shape; None is the disc. Lights in front of the focal plane show it point-inverted.
     max_radius_px: blur radii are limited to this many pixels; None limits them to the picture's longer side.
     engine: "auto", "reference", "stack" or "cpu", all the same function.
@@ -55,19 +45,7 @@ def taf_lens(
     focal length. NaN in the picture is read as black.
     Raises ValueError when batches or sizes do not go together; the sentence names both numbers.
     """
-    pictures = list(
-        taf_pictures(
-            radiance,
-            depth_m,
-            focus,
-            camera,
-            shape=shape,
-            max_radius_px=max_radius_px,
-            engine=engine,
-            on_progress=on_progress,
-            memory_bytes=memory_bytes,
-        )
-    )
+    pictures = list(taf_pictures(radiance, depth_m, focus, camera, **options))
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 

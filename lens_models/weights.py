@@ -37,8 +37,8 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    content, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
-    return Weights(_tensors(content, path.name), metadata, path.name)
+    read = read_part(path, "") if path.suffix == ".safetensors" else Weights(_read_torch(path), {}, path.name)
+    return read._replace(tensors=_tensors(read.tensors, path.name))
 
 
 def damaged(path: Path) -> ValueError:
@@ -79,12 +79,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise damaged(path) from reason
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    whole = read_part(path, "")
-    return whole.tensors, whole.metadata
-
-
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as reason:

@@ -14,7 +14,7 @@ from lens_models.camera import (
     hyperfocal_m,
     macro_limit_m,
     macro_limited,
-    radius_px_per_inverse_m,
+    radius_line,
     sharp_limits_m,
 )
 
@@ -68,7 +68,7 @@ def test_radius_per_inverse_metre_is_the_slope():
     focus, camera = Focus(2.0, 1.1), Camera(torch.tensor([2.8, 5.6]), 85.0)
     one, other = coc_px(depth_of(2.5, 5.0), focus, camera, 700).flatten(1).mT
     slope = (other - one) / 2 / (1 / 2.5 - 1 / 5.0)
-    torch.testing.assert_close(radius_px_per_inverse_m(focus, camera, 700), slope, rtol=1e-12, atol=0)
+    torch.testing.assert_close(radius_line(focus, camera, 700)[1], slope, rtol=1e-12, atol=0)
 
 
 def test_focus_at_infinity_is_finite():

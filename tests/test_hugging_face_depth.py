@@ -32,7 +32,7 @@ from transformers import (
     DepthProForDepthEstimation, DepthProImageProcessor, Dinov2Config, ZoeDepthConfig,
     ZoeDepthForDepthEstimation, ZoeDepthImageProcessor,
 )
-from lens_models.depth.estimator import load_network, measure, estimates_focal_length, title, working_bytes
+from lens_models.depth.estimator import load_network, measure, title, working_bytes
 
 transformers.logging.set_verbosity_error()
 torch.manual_seed(0)
@@ -146,7 +146,7 @@ for build in (anything, pro, zoe):
             both = measure(ours, picture[:1], torch.tensor([50.0, 100.0])).depth_m
         said["twice"] = (two / one).median().item()
         said["both"] = (both - torch.stack([one[0], two[0]])).abs().max().item()
-        said["tells"] = estimates_focal_length(ours)
+        said["tells"] = ours.estimates_focal_length
     half = ours.to(torch.bfloat16)
     with torch.no_grad():
         depth = measure(half, torch.rand(1, 3, 48, 80), torch.tensor([70.0]), sky_m=1e-6).depth_m

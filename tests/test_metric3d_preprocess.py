@@ -191,8 +191,6 @@ def test_other_bad_inputs():
     for sky_m in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="sky begins at"):
             infer(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, sky_m=sky_m)
-    with pytest.raises(ValueError, match="0 pictures per run"):
-        infer(answering(1.0), torch.zeros(1, 3, 20, 30), 100.0, chunk=0)
     with pytest.raises(ValueError, match=r"maps of 1062 × 616 px for a canvas of 1064 × 616"):
         infer(lambda rgb: seeing(rgb[..., 2:]), torch.zeros(1, 3, 20, 30), 100.0)
 
@@ -260,24 +258,6 @@ def test_maps_are_unpadded():
     torch.testing.assert_close(found.normal, normal)
     assert found.depth_m.max() - found.depth_m.min() <= 1e-5  # bilinear weights add up to 1 within rounding
     assert infer(network, torch.ones(1, 3, 91, 37), 400.0).normal is None
-
-
-def test_chunks_change_nothing():
-    pictures, focal = torch.rand(5, 3, 40, 60), torch.linspace(300, 700, 5)
-    runs, progress = [], []
-
-    def network(rgb):
-        runs.append(rgb.shape[0])
-        return seeing(rgb)
-
-    whole = infer(network, pictures, focal, maps=True)
-    parts = infer(
-        network, pictures, focal, maps=True, chunk=2, on_progress=lambda i, n: progress.append((i, n))
-    )
-    assert runs == [5, 2, 2, 1]
-    assert progress == [(2, 5), (4, 5), (5, 5)]
-    for name in ("depth_m", "confidence", "normal", "certainty"):
-        assert torch.equal(getattr(whole, name), getattr(parts, name))
 
 
 def test_gradients_reach_picture_and_focal_length():

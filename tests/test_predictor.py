@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lens_models import Camera, Focus, taf_lens
 from lens_models.focus.distance import weighted_mean_m
-from lens_models.focus.predictor import FocusPredictor, TokenSource, load_predictor, save_predictor
+from lens_models.focus.predictor import TOKENS, FocusPredictor, load_predictor, save_predictor
 from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig, load_vst
 from lens_models.light import srgb_to_linear
 
@@ -91,7 +91,7 @@ def test_the_focus_is_equation_4_of_the_saliency():
 
 
 def test_a_fresh_scale_is_exactly_one():
-    for source in TokenSource:
+    for source in TOKENS:
         focus, _ = tiny(token=source)(torch.rand(1, 3, 24, 24), torch.rand(1, 24, 24) + 1)
         assert focus.scale.tolist() == [1.0]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from ..progress import Progress
 from ..shape import ApertureShape
 from . import reference, torch_stack
 
@@ -28,24 +28,18 @@ MOST_TAPS_RADIUS_PX = 128.0
 
 
 @functools.cache
-def _numba_engine() -> ModuleType | None:
-    """The gather of engine "cpu", imported on first use; None without a working numba."""
+def _numba_engine() -> SimpleNamespace | None:
+    """Engine "cpu", imported on first use; None without a working numba."""
     try:
-        from . import numba_gather
+        from .numba_gather import gather
+        from .numba_scatter import pays, scatter
     except ImportError as error:
         logger.info("blur runs without numba (%s): pip install numba makes it faster on a CPU", error)
     except RuntimeError as error:  # numba finds no folder that it may write its cache to
         logger.warning("numba cannot be used for blur: %s", error)
     else:
-        return numba_gather
+        return SimpleNamespace(gather=gather, scatter=scatter, pays=pays)
     return None
-
-
-def _numba_scatter() -> ModuleType:
-    """The scatter of engine "cpu", for where `_numba_engine` is not None."""
-    from . import numba_scatter
-
-    return numba_scatter
 
 
 @functools.cache
@@ -84,9 +78,9 @@ def choose(
         engine, why = "stack", f"device {image.device.type}"
     elif image.dtype != torch.float32:
         engine, why = "stack", f"{image.dtype}"
-    elif _numba_engine() is None:
+    elif (numba_engine := _numba_engine()) is None:
         engine, why = "stack", "no numba"
-    elif operator == "scatter" and not _numba_scatter().pays(radius_px if shape is None else radius_px.abs()):
+    elif operator == "scatter" and not numba_engine.pays(radius_px if shape is None else radius_px.abs()):
         engine, why = "stack", "wide discs of like radius"
     else:
         engine, why = "cpu", "numba"
@@ -104,7 +98,7 @@ def _on_a_gpu(image: Tensor, radius_px: Tensor) -> tuple[str, str]:
     return "gpu", "triton"
 
 
-def _tried(kind: str, image: Tensor, radius_px: Tensor, on_progress: Callable | None) -> Tensor | None:
+def _tried(kind: str, image: Tensor, radius_px: Tensor, on_progress: Progress | None) -> Tensor | None:
     """Blur by engine "gpu"; None, and never again, where triton cannot compile or start it on this card."""
     try:
         return getattr(_triton_engine(), kind)(image, radius_px, on_progress)
@@ -132,7 +126,7 @@ def gather(
     *,
     shape: ApertureShape | None = None,
     engine: str = "auto",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Tensor:
     """Blur where each output pixel averages its neighbourhood with the disc of its own radius.
 
@@ -154,7 +148,7 @@ def scatter(
     shape: ApertureShape | None = None,
     margin_px: int = 0,
     engine: str = "auto",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Tensor:
     """Blur where each source pixel spreads its light over the disc, or the shape, of its own radius.
 
@@ -177,7 +171,7 @@ def _blurred(
     radius_px: Tensor,
     shape: ApertureShape | None,
     engine: str,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Progress | None,
     **margin: int,
 ) -> Tensor:
     """`gather` or `scatter`, whichever `operator` names. margin: what only a scatter with shapes asks for."""
@@ -211,8 +205,6 @@ def _blurred(
     numba_engine = _numba_engine()
     if numba_engine is None:
         raise ValueError('The blur engine "cpu" needs numba: pip install numba, or use "auto".')
-    if operator == "scatter":
-        numba_engine = _numba_scatter()
     return getattr(numba_engine, operator)(image, sizes, on_progress)
 
 

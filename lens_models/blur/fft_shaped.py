@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..shape import ApertureShape
-from .family import Family, orientations, zones
+from .family import orientations, zones
 from .plan import Plan, cached
 
 
@@ -70,10 +70,6 @@ class ShapedPlan(Plan):
             self.terms.append(term)
         return self._numbers[term]
 
-    def _family(self, k: int) -> tuple[Family, bool, int]:
-        zone, mirrored, level = self.terms[k]
-        return self.zones[zone].family, mirrored, level
-
     def term_reach(self, used: Sequence[int]) -> int:
         reaches = [self.zones[zone].family.reach(level) for zone, _, level in (self.terms[k] for k in used)]
         return max(reaches, default=0)
@@ -109,7 +105,8 @@ class ShapedPlan(Plan):
 
     def transform(self, k: int, length: tuple[int, int], like: Tensor, transposed: bool) -> Tensor:
         """Complex unless the shape is its own point mirror."""
-        family, mirrored, level = self._family(k)
+        zone, mirrored, level = self.terms[k]
+        family = self.zones[zone].family
 
         def make() -> Tensor:
             kernel = torch.from_numpy(family.kernel(level))

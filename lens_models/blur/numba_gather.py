@@ -22,6 +22,7 @@ from numba import prange
 from torch import Tensor
 
 from .. import disc
+from ..progress import Progress
 
 _BLOCK = 64
 _BAND_ROWS = 64
@@ -175,7 +176,7 @@ def check_taken(image: Tensor, radius_px: Tensor) -> None:
         raise ValueError("The cpu blur has no gradients: use the stack engine.")
 
 
-def gather(image: Tensor, radius_px: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
+def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
     """Each output pixel averages its neighbourhood with the disc of its own radius.
 
     image: `(B, C, H, W)` float32 on the CPU, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)` >= 0.

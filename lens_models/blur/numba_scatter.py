@@ -10,7 +10,6 @@ band is done before the others. So each sum has one order, whatever the number o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,9 +18,8 @@ from numba import prange
 from torch import Tensor
 
 from .. import disc
+from ..progress import Progress
 from .numba_gather import _as_many_threads_as_torch, _one_at_a_time, _rows_of_levels, check_taken, compiled
-
-Progress = Callable[[int, int], None]
 
 _BLOCK = 64
 #: Longer runs would leave the fastest cache, blocks.

@@ -9,20 +9,17 @@ sum with the hat weights moved before the convolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import disc
+from ..progress import Progress
 from ..shape import ApertureShape
 from .family import zones
 from .fft_shaped import ShapedPlan
 from .plan import DiscPlan, Plan
-
-Progress = Callable[[int, int], None]
 
 
 def _collect(
@@ -49,11 +46,7 @@ def _collect(
         first, rows, columns, _ = alike[0]
         halo, place_rows, place_columns, length = plan.window(rows, columns, union)
         source = padded[0 if shared else first, :, place_rows, place_columns]
-        inside = (
-            slice(None),
-            slice(halo, halo + rows.stop - rows.start),
-            slice(halo, halo + columns.stop - columns.start),
-        )
+        inside = (..., *(slice(halo, side - halo) for side in source.shape[1:]))
         spectrum = source if union == [0] else torch.fft.rfft2(source, s=length)
         for k in union:
             blurred = source[inside]

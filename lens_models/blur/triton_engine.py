@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import disc
+from ..progress import Progress
 from .triton_kernels import TILE_X, TILE_Y, WARPS, collect, spread
 
-Progress = Callable[[int, int], None]
 #: Discs of this reach and more are summed by runs of their rows, px: below, their ring is most of them.
 RUNS_FROM_PX = 12
 

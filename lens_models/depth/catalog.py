@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..progress import Progress
+
 log = logging.getLogger("fine_defocus")
 
 #: Files that may hold weights.
@@ -141,11 +143,7 @@ def find(choice: str, local: Mapping[str, Path]) -> Path | Published:
 
 
 def download(
-    published: Published,
-    folder: str | Path,
-    *,
-    check: Callable[[Path], object],
-    on_progress: Callable[[int, int], None] | None = None,
+    published: Published, folder: Path, *, check: Callable, on_progress: Progress | None = None
 ) -> Path:
     """Fetch a checkpoint into a folder; returns the file.
 
@@ -154,7 +152,6 @@ def download(
     on_progress: called with (bytes here, bytes in all); what it raises ends the download and keeps the part.
     Raises DownloadError, with what to do, when there is no network, no room or another file than published.
     """
-    folder = Path(folder)
     target, part = folder / published.file, folder / (published.file + _PART)
     by_hand = published.by_hand(folder)
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -179,7 +176,7 @@ def download(
     return target
 
 
-def _fetch(published: Published, part: Path, on_progress: Callable[[int, int], None], by_hand: str) -> None:
+def _fetch(published: Published, part: Path, on_progress: Progress, by_hand: str) -> None:
     """Continue `part` until it is whole. OSErrors are the disk's; the network's become DownloadError."""
     certificates, reason, tries = _certificates(), "", _TRIES
     while tries:
@@ -232,11 +229,7 @@ def _fetch(published: Published, part: Path, on_progress: Callable[[int, int], N
 
 
 def _receive(
-    answer: http.client.HTTPResponse,
-    part: Path,
-    here: int,
-    total: int,
-    on_progress: Callable[[int, int], None],
+    answer: http.client.HTTPResponse, part: Path, here: int, total: int, on_progress: Progress
 ) -> str:
     """Append the body to `part`, of which `here` bytes stay; returns why it ended."""
     with part.open("r+b" if here else "wb") as file:

@@ -33,6 +33,12 @@ DA3_RESOLUTION = 504
 _DA3_FOCAL = 300.0
 _DA3_PATCH = 14
 _SKY_PROBABILITY = 0.5
+_SET_SCALE = "numbers are not metres until you set scale (true distance of something / distance shown)."
+_RELATIVE = f"Depth Anything 3 Small and Base give relative depth: the {_SET_SCALE}"
+_MAYBE_MONO = "Read as DA3-Metric-Large. If the model was DA3-Mono-Large its depth has no unit: set scale."
+_MAYBE_MOGE_1 = (
+    "There are no normals here, so this may be MoGe v1, which has no scale of its own: its " + _SET_SCALE
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,14 +175,11 @@ def from_units(
         (1/metres) 0 is sky and negative, NaN and inf are missing.
     unit: a key of `UNITS`; ignored when `metres_per_unit` is given.
     """
-    if metres_per_unit is not None:
-        if not 0 < metres_per_unit < float("inf"):
-            raise ValueError(f"metres_per_unit is {metres_per_unit:g}: it must be greater than 0.")
-        scale: float | None = metres_per_unit
-    elif unit in UNITS:
-        scale = UNITS[unit]
-    else:
+    if metres_per_unit is None and unit not in UNITS:
         raise ValueError(f'"{unit}" is not a known unit: use one of {", ".join(UNITS)}.')
+    if metres_per_unit is not None and not 0 < metres_per_unit < float("inf"):
+        raise ValueError(f"metres_per_unit is {metres_per_unit:g}: it must be greater than 0.")
+    scale = UNITS[unit] if metres_per_unit is None else metres_per_unit
     if scale is not None:
         return _finished(values.double() * scale, source)
     return _finished(1.0 / values.abs(), source, known=(values >= 0) & torch.isfinite(values))
@@ -277,61 +280,34 @@ def from_geometry(
     depth = depth[None] if depth.ndim == 2 else depth
     if depth.ndim != 3:
         raise ValueError(f"Depth must be (batch, height, width); this geometry's is {tuple(depth.shape)}.")
+    warnings: list[str] = []
+    intrinsics, by_focal, note = geometry.get("intrinsics"), units == GEOMETRY_UNITS[2], ""
     if "mode" in geometry:
-        converted = _from_da3(geometry, depth, units, fx_per_width, da3_resolution)
-    else:
-        converted = _from_moge(geometry, depth, units, fx_per_width, da3_resolution)
-    if scale == 1.0:
-        return converted
-    return replace(converted, depth=replace(converted.depth, metres=converted.depth.metres * scale))
-
-
-def _from_moge(
-    geometry: dict[str, Any], depth: Tensor, units: str, fx_per_width: float | None, da3_resolution: int
-) -> Converted:
-    warnings: list[str] = []
-    intrinsics, mask = geometry.get("intrinsics"), geometry.get("mask")
-    if intrinsics is None and "points" in geometry:
-        raise ValueError(
-            "This MoGe geometry is a panorama: it holds distances around the viewer, not depth before one "
-            "lens. Use Run MoGe Inference on an ordinary picture."
-        )
-    fx_px = None if intrinsics is None else intrinsics.reshape(-1, 3, 3)[:, 0, 0].float() * depth.shape[-1]
-    if isinstance(mask, Tensor) and mask.shape == depth.shape:
-        depth = torch.where(mask.to(depth.device).bool(), depth, torch.full_like(depth, torch.inf))
-    if units == GEOMETRY_UNITS[2]:
-        depth = depth * _da3_factor(depth, fx_px, fx_per_width, da3_resolution, warnings)
-    elif "normal" not in geometry and intrinsics is not None:
-        warnings.append(
-            "There are no normals here, so this may be MoGe v1, which has no scale of its own: its numbers "
-            "are not metres until you set scale (true distance of something / distance shown)."
-        )
-    return Converted(_finished(depth, "MoGe geometry", fx_px=fx_px), tuple(warnings))
-
-
-def _from_da3(
-    geometry: dict[str, Any], depth: Tensor, units: str, fx_per_width: float | None, da3_resolution: int
-) -> Converted:
-    warnings: list[str] = []
-    intrinsics, sky = geometry.get("intrinsics"), geometry.get("sky")
-    fx_px = None if intrinsics is None else _da3_fx_px(intrinsics, depth.shape[-1])
-    metric = intrinsics is None and geometry.get("confidence") is None
-    if units == GEOMETRY_UNITS[2] or (units == "automatic" and metric):
-        depth = depth * _da3_factor(depth, fx_px, fx_per_width, da3_resolution, warnings)
+        source, sky = "Depth Anything 3 geometry", geometry.get("sky")
+        sky = sky >= _SKY_PROBABILITY if isinstance(sky, Tensor) else None
+        fx_px = None if intrinsics is None else _da3_fx_px(intrinsics, depth.shape[-1])
         if units == "automatic":
-            warnings.append(
-                "Read as DA3-Metric-Large. If the model was DA3-Mono-Large its depth has no unit: set scale."
+            by_focal = intrinsics is None and geometry.get("confidence") is None
+            note = _MAYBE_MONO if by_focal else _RELATIVE
+    else:
+        if intrinsics is None and "points" in geometry:
+            raise ValueError(
+                "This MoGe geometry is a panorama: it holds distances around the viewer, not depth before "
+                "one lens. Use Run MoGe Inference on an ordinary picture."
             )
-    elif units == "automatic":
-        warnings.append(
-            "Depth Anything 3 Small and Base give relative depth: the numbers are not metres until you set "
-            "scale (true distance of something / distance shown)."
-        )
-    if isinstance(sky, Tensor) and sky.shape == depth.shape:
-        depth = torch.where(
-            sky.to(depth.device) >= _SKY_PROBABILITY, torch.full_like(depth, torch.inf), depth
-        )
-    return Converted(_finished(depth, "Depth Anything 3 geometry", fx_px=fx_px), tuple(warnings))
+        source, mask = "MoGe geometry", geometry.get("mask")
+        sky = ~mask.bool() if isinstance(mask, Tensor) else None
+        fx_px = None
+        if intrinsics is not None:
+            fx_px = intrinsics.reshape(-1, 3, 3)[:, 0, 0].float() * depth.shape[-1]
+            note = "" if by_focal or "normal" in geometry else _MAYBE_MOGE_1
+    if by_focal:
+        depth = depth * _da3_factor(depth, fx_px, fx_per_width, da3_resolution, warnings)
+    if note:
+        warnings.append(note)
+    if sky is not None and sky.shape == depth.shape:
+        depth = torch.where(sky.to(depth.device), torch.full_like(depth, torch.inf), depth)
+    return Converted(_finished(depth * scale, source, fx_px=fx_px), tuple(warnings))
 
 
 def _da3_fx_px(intrinsics: Tensor, width: int) -> Tensor | None:

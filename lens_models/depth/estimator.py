@@ -50,11 +50,6 @@ def load_network(path: str | Path) -> DepthNetwork:
     return load_metric_model(path) if path.is_dir() else load_metric3d(path)
 
 
-def is_network(value: object) -> bool:
-    """Whether `measure` can be asked to use this."""
-    return isinstance(value, (Metric3Dv2, MetricModel))
-
-
 def title(network: DepthNetwork) -> str:
     """What a network is called, with its size, such as "Metric3Dv2 ViT-L, 412 M weights"."""
     if isinstance(network, MetricModel):
@@ -64,16 +59,6 @@ def title(network: DepthNetwork) -> str:
         same = [n for n, config in METRIC3D_SIZES.items() if config == network.config]
         name = f"Metric3Dv2 {sizes[same[0]] if same else f'{network.config.embed_dim} wide'}"
     return f"{name}, {sum(p.numel() for p in network.parameters()) / 1e6:,.3g} M weights"
-
-
-def uses_focal_length(network: DepthNetwork) -> bool:
-    """Whether the distances follow from the focal length of the camera that took the picture."""
-    return not isinstance(network, MetricModel) or network.uses_focal_length
-
-
-def estimates_focal_length(network: DepthNetwork) -> bool:
-    """Whether the network finds the focal length when none is given."""
-    return isinstance(network, MetricModel) and network.estimates_focal_length
 
 
 def good_precisions(network: DepthNetwork) -> tuple[torch.dtype, ...]:

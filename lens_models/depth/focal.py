@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..camera import Camera, assumed_fx_px, view_degrees
 from ..photo.exif import PhotoExif
-from .estimator import DepthNetwork, estimates_focal_length, uses_focal_length
+from .estimator import DepthNetwork
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def known_focal(
     network: DepthNetwork, camera: Camera | None, exif: PhotoExif | None, width: int, height: int
 ) -> Focal:
     """The focal length of the pictures: the camera's, the photo's, the network's own or the usual guess."""
-    unused = "" if uses_focal_length(network) else "; this network does not use it"
+    unused = "" if network.uses_focal_length else "; this network does not use it"
     if camera is not None:
         fx = camera.framed(width, height).fx_px(width)
         fx = fx[:1] if (fx == fx[0]).all() else fx
@@ -41,9 +41,9 @@ def known_focal(
         equivalent = f"{exif.focal_35mm:g} mm equivalent" if exif.focal_35mm else f"{exif.focal_mm:g} mm"
         taken = ", ".join(filter(None, (exif.camera_name, equivalent)))
         return Focal(fx, f"Focal length {px_label(fx)}, from the photo's EXIF ({taken}){unused}.")
-    if estimates_focal_length(network):
+    if network.estimates_focal_length:
         return Focal(None, "")
-    if not uses_focal_length(network):
+    if not network.uses_focal_length:
         return Focal(None, "Focal length unknown; this network does not use it.")
     fx = torch.tensor([assumed_fx_px(width)], dtype=torch.float64)
     view = view_degrees(fx.item(), width)

@@ -130,12 +130,8 @@ class MetricModel(nn.Module):
             return _resized(raw, height, width).clamp_min(_NEAREST_M), None
         if self.kind == "zoedepth":
             return self._zoe(srgb), None
-        picture = F.interpolate(
-            self.preparation.normalised(srgb),
-            size=(self.preparation.height, self.preparation.width),
-            mode="bilinear",
-            align_corners=False,
-        )
+        size = self.preparation.height, self.preparation.width
+        picture = F.interpolate(self.preparation.normalised(srgb), size, mode="bilinear", align_corners=False)
         raw, view = self._answer(picture)
         own_fx = None
         if fx_px is None:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..camera import Camera, Focus, inverse_depth, radius_px_per_inverse_m
+from ..camera import Camera, Focus, inverse_depth, radius_line
 from ..depth.convert import DepthMap
 from ..labels import metres_label
 from ..stops import THIRD_STOPS
@@ -100,7 +100,7 @@ def range_coc_px(one_m: float, other_m: float, camera: Camera, width_px: int) ->
     """Diameter of the circle of confusion at both ends of a range that is focused at `range_focus_m`, px."""
     ends = torch.tensor([one_m, other_m], dtype=torch.float64)
     focus = Focus(range_focus_m(*ends).item())
-    gain = radius_px_per_inverse_m(focus, camera, width_px)[0].item()
+    gain = radius_line(focus, camera, width_px)[1][0].item()
     return gain * inverse_depth(ends).diff().abs().item()
 
 

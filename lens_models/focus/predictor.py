@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from ..weights import Weights, load_strict, read_weights
 from .distance import measured, nothing_salient, weighted_mean_m
 from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
 
+#: Saliency tokens that the focus scale can be read from; 1/16 is the first layer of the decoder.
+TOKENS = ("1/16", "1/8", "1/4")
 POLARITIES = ("near is bright", "near is dark")
 FORMAT = "fine-defocus focus predictor 1"
 
@@ -29,19 +30,6 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 #: softplus of this is 1
 _SOFTPLUS_ONE = math.log(math.expm1(1.0))
-
-
-class TokenSource(str, Enum):
-    """Saliency token that the focus scale is read from; 1/16 is the first layer of the decoder."""
-
-    SIXTEENTH = "1/16"
-    EIGHTH = "1/8"
-    QUARTER = "1/4"
-
-    @property
-    def key(self) -> str:
-        """Its name among the outputs of the network."""
-        return "token_" + self.value.replace("/", "_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +58,19 @@ class FocusPredictor(nn.Module):
         self,
         vst: VisualSaliencyTransformer,
         *,
-        token: TokenSource | str = TokenSource.SIXTEENTH,
+        token: str = TOKENS[0],
         normalisation: str = SPACINGS[0],
         polarity: str = POLARITIES[0],
     ) -> None:
         super().__init__()
-        if token not in set(TokenSource):
-            choices = ", ".join(source.value for source in TokenSource)
-            raise ValueError(f'"{token}" is not a token of the decoder: use one of {choices}.')
+        if token not in TOKENS:
+            raise ValueError(f'"{token}" is not a token of the decoder: use one of {", ".join(TOKENS)}.')
         if normalisation not in SPACINGS:
             raise ValueError(f'"{normalisation}" is not a normalisation: use one of {", ".join(SPACINGS)}.')
         if polarity not in POLARITIES:
             raise ValueError(f'"{polarity}" is not a polarity: use one of {", ".join(POLARITIES)}.')
         self.vst = vst
-        self.token = TokenSource(token)
+        self.token = token
         self.normalisation = normalisation
         self.polarity = polarity
         self.scale_head = nn.Linear(vst.config.width, 1)
@@ -97,7 +84,7 @@ class FocusPredictor(nn.Module):
         """Everything but the weights, as it is written into a checkpoint."""
         return {
             "config": dataclasses.asdict(self.vst.config),
-            "token": self.token.value,
+            "token": self.token,
             "normalisation": self.normalisation,
             "polarity": self.polarity,
         }
@@ -110,15 +97,11 @@ class FocusPredictor(nn.Module):
         respect to picture, depth and weights.
         Raises ValueError when sizes or batches do not go together; the sentence names both.
         """
-        focus, saliency, _ = self._predicted(srgb, depth_m)
-        return focus, saliency
+        found = self.predict(srgb, depth_m)
+        return found.focus, found.saliency
 
     def predict(self, srgb: Tensor, depth_m: Tensor) -> Prediction:
         """`forward` with its warnings: where nothing is salient the focus is on the nearest depth."""
-        focus, saliency, warnings = self._predicted(srgb, depth_m)
-        return Prediction(focus, saliency, warnings)
-
-    def _predicted(self, srgb: Tensor, depth_m: Tensor) -> tuple[Focus, Tensor, tuple[str, ...]]:
         srgb, depth_m = self._checked(srgb, depth_m)
         height, width = depth_m.shape[-2:]
         outputs = self.vst(*self.network_input(srgb, depth_m))
@@ -126,8 +109,9 @@ class FocusPredictor(nn.Module):
         saliency = _resized(torch.sigmoid(logits), height, width)[:, 0]
         distance, empty = weighted_mean_m(depth_m, saliency)
         weight, bias = (p.to(depth_m.dtype) for p in (self.scale_head.weight, self.scale_head.bias))
-        scale = F.softplus(F.linear(outputs[self.token.key].to(depth_m.dtype), weight, bias))[:, 0]
-        return Focus(distance, scale), saliency, nothing_salient(empty, distance)
+        token = outputs["token_" + self.token.replace("/", "_")]
+        scale = F.softplus(F.linear(token.to(depth_m.dtype), weight, bias))[:, 0]
+        return Prediction(Focus(distance, scale), saliency, nothing_salient(empty, distance))
 
     def network_input(self, srgb: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees: both `(B, 3, S, S)`, stretched to its square, ImageNet-normalised."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import blur
 from ..blur import torch_stack
-from ..blur.bands import blur_in_bands
 from ..camera import Camera, Focus, coc_px
+from ..memory import blur_in_bands
 from ..progress import Progress, progress_within
 from ..scene import largest_radius_px
 from ..shape import ApertureShape

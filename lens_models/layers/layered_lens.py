@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import blur
-from ..camera import Camera, Focus, broadcast_batch, radius_px_per_inverse_m, usable_depth
+from ..camera import Camera, Focus, broadcast_batch, radius_line, usable_depth
 from ..progress import Progress, progress_within
 from ..scene import checked_scene, item, largest_radius_px, run_stop
 from ..shape import ApertureShape
@@ -124,7 +124,7 @@ class LayeredLens:
         Layers that are there already for this picture and focus, and for an aperture as wide, are returned.
         """
         radiance, depth_m = item(self.radiance, index), usable_depth(item(self.depth_m, index))
-        scales = radius_px_per_inverse_m(focus, camera, radiance.shape[-1])
+        scales = radius_line(focus, camera, radiance.shape[-1])[1]
         widest, px_per_inverse_m = int(scales.argmax()), scales.max().item()
         if self._serve(index, focus, px_per_inverse_m):
             return self.layers

@@ -93,9 +93,7 @@ def read_exif(path: str | Path) -> PhotoExif:
     try:
         if not path.is_file():
             return PhotoExif(reason=f"There is no file {path.name}.")
-        tag = _with_pillow(path)
-        if tag is None:
-            tag = _with_exifread(path)
+        tag = _with_pillow(path) or _with_exifread(path)
         if tag is None:
             return PhotoExif(reason=f"{path.name} cannot be opened as a photo.")
         return _parsed(tag)

@@ -26,6 +26,16 @@ _PATH = (
     (1.0, 0.115, -86.0),
 )
 _SHADES = 256
+_LMS_FROM_LAB = (
+    (1, 0.3963377774, 0.2158037573),
+    (1, -0.1055613458, -0.0638541728),
+    (1, -0.0894841775, -1.2914855480),
+)
+_RGB_FROM_LMS = (
+    (4.0767416621, -3.3077115913, 0.2309699292),
+    (-1.2684380046, 2.6097574011, -0.3413193965),
+    (-0.0041960863, -0.7034186147, 1.7076147010),
+)
 #: Sky is a pale blue that the colours do not have; pixels without a measurement carry dark stripes.
 SKY_RGB = (0.78, 0.86, 0.93)
 _PAPER, _INK, _FAINT = (28, 28, 30), (238, 238, 238), (140, 140, 146)
@@ -34,6 +44,8 @@ _OUTLIERS = 0.002
 #: The two ends are at least this far apart, as a ratio.
 _LEAST_SPAN = 1.02
 _SAMPLES = 1 << 20
+#: A legend needs a picture so wide.
+_LEAST_LEGEND_PX = 240
 _ROUND_STEPS = (1.0, 2.0, 5.0, 3.0, 4.0, 7.0, 1.5, 2.5)
 
 
@@ -76,20 +88,7 @@ def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _srgb_from_oklab(lab: Tensor) -> Tensor:
     """Ottosson's OKLab to sRGB, clamped to its gamut."""
-    to_lms = lab.new_tensor(
-        [
-            [1, 0.3963377774, 0.2158037573],
-            [1, -0.1055613458, -0.0638541728],
-            [1, -0.0894841775, -1.2914855480],
-        ]
-    )
-    to_rgb = lab.new_tensor(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
+    to_lms, to_rgb = lab.new_tensor(_LMS_FROM_LAB), lab.new_tensor(_RGB_FROM_LMS)
     return linear_to_srgb(((lab @ to_lms.T) ** 3 @ to_rgb.T).clamp(0.0, 1.0))
 
 
@@ -163,19 +162,14 @@ def depth_preview(depth: DepthMap, *, near_m: float = 0.0, far_m: float = 0.0, l
     frames = colours(depth, span).float().cpu()
     if not legend:
         return frames
-    frames = _widened(frames)
+    times = -(-_LEAST_LEGEND_PX // frames.shape[2])  # small maps in whole-number steps larger
+    frames = frames.repeat_interleave(times, 1).repeat_interleave(times, 2)
     width = frames.shape[2]
     strips = [
         _legend(metres.cpu(), valid.cpu(), span, width)
         for metres, valid in zip(depth.metres, depth.valid, strict=True)
     ]
     return torch.cat([frames, torch.stack(strips)], dim=1)
-
-
-def _widened(frames: Tensor, least: int = 240) -> Tensor:
-    """Small maps in whole-number steps larger, so that a legend fits under them."""
-    times = -(-least // frames.shape[2])
-    return frames if times <= 1 else frames.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
@@ -229,8 +223,11 @@ def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
 
     header_y = gap + round(0.6 * text)
     right_edge = float(right + 1)
-    notes = _notes(metres, valid)
-    for note, swatch in reversed(notes):
+    sky, missing = torch.isinf(metres).double().mean().item(), 1.0 - valid.double().mean().item()
+    for note, share, swatch in (("sky", sky, True), ("filled", missing, False)):
+        if share <= 0:
+            continue
+        note = f"{note} {share_label(share)}"
         draw.text((right_edge, header_y), note, fill=_INK, font=font, anchor="rm")
         right_edge -= font.getlength(note) + 0.5 * text
         if swatch:
@@ -247,17 +244,6 @@ def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
             draw.text((centre, header_y), label, fill=_INK, font=font, anchor="mm")
         draw.line([(x, header_y + 0.75 * text), (x, bottom - 1)], fill=_INK, width=max(1, text // 9))
     return torch.from_numpy(np.array(strip)) / 255.0
-
-
-def _notes(metres: Tensor, valid: Tensor) -> list[tuple[str, bool]]:
-    """What else is in the picture, and whether the colour of the sky stands before it."""
-    notes = []
-    sky, missing = torch.isinf(metres).double().mean().item(), 1.0 - valid.double().mean().item()
-    if missing > 0:
-        notes.append((f"filled {share_label(missing)}", False))
-    if sky > 0:
-        notes.append((f"sky {share_label(sky)}", True))
-    return notes
 
 
 def _round_distances(span: Range) -> list[float]:

@@ -33,8 +33,11 @@ def energy_plot(sweep: Monotonicity, width: int = 960, height: int = 600, title:
     size = max(10, height // 32)
     font = ImageFont.load_default(size)
     left, right, top, bottom = 5 * size, width - 3 * size, 5 * size, height - 4 * size
-    curves = [_shares(sweep.energies), _shares(sweep.details)]
-    low, high = _axis([value for curve in curves for value in curve])
+    curves = (
+        (_shares(sweep.energies), sweep.failed, sweep.score, _ENERGY, "energy"),
+        (_shares(sweep.details), sweep.detail_failed, sweep.detail_score, _DETAIL, "energy about the mean"),
+    )
+    low, high = _axis([value for curve, *_ in curves for value in curve])
     stops = [math.log2(n) for n in sweep.f_numbers]
 
     def x_of(stop: float) -> float:
@@ -55,16 +58,7 @@ def energy_plot(sweep: Monotonicity, width: int = 960, height: int = 600, title:
         if x_of(stop) - half > end + size // 2:  # labels of close apertures would run into each other
             draw.text((x_of(stop), bottom + size), label(n), fill=_INK, font=font, anchor="mt")
             end = x_of(stop) + half
-    names = ("energy", "energy about the mean")
-    for curve, failed, colour, name, score, row in zip(
-        curves,
-        (sweep.failed, sweep.detail_failed),
-        (_ENERGY, _DETAIL),
-        names,
-        (sweep.score, sweep.detail_score),
-        (0, 1),
-        strict=True,
-    ):
+    for row, (curve, failed, score, colour, name) in enumerate(curves):
         points = [(x_of(s), y_of(v)) for s, v in zip(stops, curve, strict=True)]
         for i in range(len(points) - 1):
             wrong = (sweep.f_numbers[i], sweep.f_numbers[i + 1]) in failed

@@ -37,7 +37,7 @@ def _local() -> dict[str, Path]:
 
 
 def _fetched(published: catalog.Published) -> Path:
-    folder = folder_paths.get_folder_paths(FOLDER)[0]
+    folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
     return catalog.download(published, folder, check=estimator.load_network, on_progress=on_progress())
 
 

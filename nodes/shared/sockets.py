@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...lens_models import Camera, Focus
 from ...lens_models.depth.convert import Converted, DepthMap, from_geometry, is_geometry
-from ...lens_models.depth.estimator import is_network
+from ...lens_models.depth.estimator import DepthNetwork
 from ...lens_models.focus.predictor import FocusPredictor
 from ...lens_models.shape import ApertureShape
 
@@ -78,7 +78,7 @@ def as_shape(value: Any) -> ApertureShape | None:
 
 def as_depth_model(value: Any) -> ModelPatcher:
     """What arrived on a DEPTH_MODEL socket. Raises ValueError for anything else."""
-    if isinstance(value, ModelPatcher) and is_network(value.model):
+    if isinstance(value, ModelPatcher) and isinstance(value.model, DepthNetwork):
         return value
     raise _refused("depth_model", value, ": connect Load Depth Model.")
 

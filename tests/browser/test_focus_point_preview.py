@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lens_models import Camera, Focus, dr_bokeh_lens, taf_lens
-from lens_models.camera import inverse_depth, radius_px_per_inverse_m
+from lens_models.camera import inverse_depth, radius_line
 from lens_models.light import image_to_radiance, radiance_to_image
 from tools import motorcycle
 from tools.provision import REPO
@@ -105,7 +105,7 @@ def asked(name, *, quality="full", **look):
     picture, depth, focus_m = SCENES[name]()
     height, width = depth.shape
     opaque = torch.cat([picture, torch.ones(height, width, 1)], dim=-1)
-    gain = radius_px_per_inverse_m(Focus(focus_m), CAMERA, width)[0].item()
+    gain = radius_line(Focus(focus_m), CAMERA, width)[1][0].item()
     text = lambda array: base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()  # noqa: E731
     return {
         "width": width, "height": height, "quality": quality,

@@ -103,6 +103,9 @@ class Metric3Dv2(nn.Module):
     refinement and all outputs stay float32. The encoder alone may too (`.encoder.to(torch.bfloat16)`).
     """
 
+    #: As of `hugging_face.MetricModel`.
+    uses_focal_length, estimates_focal_length = True, False
+
     def __init__(self, config: Metric3DConfig) -> None:
         super().__init__()
         self.config = config
@@ -138,7 +141,7 @@ class Metric3Dv2(nn.Module):
         """Depth of pictures in metres, `(B, H, W)`, > 0, differentiable.
 
         radiance_srgb: `(B, 3, H, W)` sRGB 0..1. fx_px: their focal length in px, a number or `(B,)`.
-        options: canvas, sky_m, guided, chunk, on_progress of `preprocess.infer`.
+        options: canvas, sky_m, guided of `preprocess.infer`.
         """
         return preprocess.infer(self, radiance_srgb, fx_px, **options).depth_m
 

@@ -179,8 +179,6 @@ def infer(
     sky_m: float | None = None,
     guided: bool = False,
     maps: bool = False,
-    chunk: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> Estimate:
     """Metric depth of pictures; differentiable with respect to the pictures.
 
@@ -195,8 +193,6 @@ def infer(
         becomes +inf. None keeps every depth at 300 m or less.
     guided: sharpen the edges of the enlarged depth along those of the picture; needs kornia.
     maps: also return confidence, normals and certainty.
-    chunk: pictures per run of the network; None is all at once. Less memory, same result.
-    on_progress: called with (pictures done, pictures) after every run.
     Raises ValueError for a picture, focal length, canvas or sky distance that cannot be used.
     """
     picture = opaque(radiance_srgb)
@@ -205,22 +201,13 @@ def infer(
     results = broadcast_batch(pictures=count, focal_lengths=focal.numel())
     if sky_m is not None and not sky_m > 0:
         raise ValueError(f"The sky begins at {sky_m:g} m: it must be greater than 0.")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"{chunk} pictures per run: at least 1 is needed.")
     box = Letterbox.fit(height, width, canvas)
-    parts: list[Tensor] = []
-    for start in range(0, count, chunk or count):
-        part = picture[start : start + (chunk or count)]
-        answer = network(box.network_input(part))
-        names = ("depth", "confidence", "normal") if maps else ("depth",)
-        restored = box.restore(torch.cat([answer[name] for name in names], dim=1))
-        if guided:
-            sharp = guided_upsampled(restored[:, :1], part.to(restored), box.scale)
-            restored = torch.cat([sharp, restored[:, 1:]], dim=1)
-        parts.append(restored)
-        if on_progress is not None:
-            on_progress(start + part.shape[0], count)
-    restored = torch.cat(parts) if len(parts) > 1 else parts[0]
+    answer = network(box.network_input(picture))
+    names = ("depth", "confidence", "normal") if maps else ("depth",)
+    restored = box.restore(torch.cat([answer[name] for name in names], dim=1))
+    if guided:
+        sharp = guided_upsampled(restored[:, :1], picture.to(restored), box.scale)
+        restored = torch.cat([sharp, restored[:, 1:]], dim=1)
     depth_m = metres_from_canonical(restored[:, 0], focal.to(restored.device), box.scale, sky_m)
     if not maps:
         return Estimate(depth_m)

@@ -55,7 +55,9 @@ class _MutualBlock(nn.Module):
         return rgb, depth
 
 
-class _MutualStack(nn.Module):
+class MutualStack(nn.Module):
+    """Tokens of picture and depth, both `(B, N, width)`, to tokens that know of each other."""
+
     def __init__(self, depth: int, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_MutualBlock(width, heads, hidden) for _ in range(depth))
@@ -66,14 +68,3 @@ class _MutualStack(nn.Module):
         for block in self.blocks:
             rgb, depth = block(rgb, depth)
         return self.rgb_norm(rgb), self.depth_norm(depth)
-
-
-class MutualTransformer(nn.Module):
-    """Tokens of picture and depth, both `(B, N, width)`, to tokens that know of each other."""
-
-    def __init__(self, depth: int, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.encoderlayer = _MutualStack(depth, width, heads, hidden)
-
-    def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoderlayer(rgb, depth)

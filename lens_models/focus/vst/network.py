@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...weights import load_strict, read_weights
 from .decoder import Decoder, Performer, TokenTransformer
-from .mutual import MutualTransformer
+from .mutual import MutualStack
 from .t2t import Backbone
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class VisualSaliencyTransformer(nn.Module):
         encoder = (c.grid, c.width, c.token_width, c.backbone_depth, c.heads, c.hidden, c.classes)
         self.rgb_backbone = Backbone(*encoder)
         self.depth_backbone = Backbone(*encoder)
-        self.transformer = MutualTransformer(c.mutual_depth, c.width, c.heads, c.hidden)
+        fusion = MutualStack(c.mutual_depth, c.width, c.heads, c.hidden)
+        self.transformer = nn.ModuleDict({"encoderlayer": fusion})
         self.token_trans = TokenTransformer(c.token_depth, c.width, c.heads, c.hidden)
         self.decoder = Decoder(c.grid, c.width, c.token_width, c.decoder_depth, c.hidden, c.features)
         self.reset_parameters()
@@ -129,7 +130,7 @@ class VisualSaliencyTransformer(nn.Module):
             raise ValueError(f"{rgb.shape[0]} pictures do not go with {depth3.shape[0]} depth maps.")
         rgb_tokens, eighth, quarter = self.rgb_backbone(rgb)
         depth_tokens, _, _ = self.depth_backbone(depth3)
-        rgb_tokens, depth_tokens = self.transformer(rgb_tokens, depth_tokens)
+        rgb_tokens, depth_tokens = self.transformer["encoderlayer"](rgb_tokens, depth_tokens)
         saliency, contour, tasks = self.token_trans(rgb_tokens, depth_tokens)
         return self.decoder(saliency, contour, tasks, eighth, quarter)
 
