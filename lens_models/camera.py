@@ -312,9 +312,8 @@ def lean_px(depth_m: Tensor, focus: Focus, camera: Camera, width_px: int) -> Ten
 
 def _lean(like: Tensor, focus: Focus, camera: Camera) -> Tensor:
     """y tan(tilt) - x tan(swing), `(B, H, W)`: how much nearer the plane is seen than on the axis, of 1."""
-    tilt, swing, focal, sensor = _columns(
-        like, focus.tilt_deg, focus.swing_deg, camera.focal_mm, camera.sensor_mm
-    )
+    tilt, swing = _columns(like, focus.tilt_deg, focus.swing_deg)
+    focal, sensor = _columns(like, camera.focal_mm, camera.sensor_mm)
     height, width = like.shape[-2:]
     along = [torch.arange(n, dtype=like.dtype, device=like.device) + (0.5 - n / 2.0) for n in (width, height)]
     per_px = sensor / (width * focal)
@@ -326,9 +325,8 @@ def _inverse_focus_and_gain(
     like: Tensor, focus: Focus, camera: Camera, width_px: int
 ) -> tuple[Tensor, Tensor]:
     """p in 1/m, clamped at the macro limit, and the px of CoC diameter per 1/m, both `(B, 1, 1)`."""
-    distance, scale, f_number, focal, sensor = _columns(
-        like, focus.distance_m, focus.scale, camera.f_number, camera.focal_mm, camera.sensor_mm
-    )
+    distance, scale = _columns(like, focus.distance_m, focus.scale)
+    f_number, focal, sensor = _columns(like, camera.f_number, camera.focal_mm, camera.sensor_mm)
     closest = (2.0 * focal / (MM_PER_M * scale)).detach()
     clamped = distance + (closest - distance).detach()  # value of the limit, gradient of the distance
     p = 1.0 / torch.where(distance < closest, clamped, distance)

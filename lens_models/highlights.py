@@ -29,9 +29,8 @@ def expand_highlights(radiance: Tensor, stops: float) -> Tensor:
     brightest = _brightest(radiance)
     above = ((brightest - KNEE) / (1.0 - KNEE)).clamp(0.0, 1.0)
     curved = KNEE + (1.0 - KNEE) * above / (1.0 - bend * above)
-    return _scaled(
-        radiance, torch.where(brightest < 1.0, curved / brightest.clamp_min(KNEE), white), brightest
-    )
+    factor = torch.where(brightest < 1.0, curved / brightest.clamp_min(KNEE), white)
+    return _scaled(radiance, factor, brightest)
 
 
 def compress_highlights(radiance: Tensor, stops: float) -> Tensor:

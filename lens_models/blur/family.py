@@ -145,9 +145,7 @@ def zones(shape: ApertureShape, height: int, width: int, margin: int, like: Tens
         for j, by_column in zip(columns, column_weights, strict=True):
             toward_centre = -shape.cats_eye * half * (j, i)
             cut = (round(float(toward_centre[0]), 4) + 0.0, round(float(toward_centre[1]), 4) + 0.0)
-            weights = (
-                torch.from_numpy(w).to(device=like.device, dtype=like.dtype) for w in (by_row, by_column)
-            )
+            weights = (torch.from_numpy(w).to(like) for w in (by_row, by_column))
             result.append(Zone(family(shape, cut), *weights))
     return result
 

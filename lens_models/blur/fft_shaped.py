@@ -93,9 +93,7 @@ class ShapedPlan(Plan):
         radius = self.radius[index, rows, columns]
         total = torch.zeros_like(radius)
         for weight, level, lo, _, number in self._of_term(k, index, rows, columns):
-            variance = torch.as_tensor(
-                self.zones[number].family.variance, dtype=radius.dtype, device=radius.device
-            )
+            variance = torch.from_numpy(self.zones[number].family.variance).to(radius)
             by_t = (lo == level - 1).to(radius.dtype) - (lo == level).to(radius.dtype)
             total = total + weight * by_t * (0.5 * radius / (variance[lo + 1] - variance[lo]))
         return total

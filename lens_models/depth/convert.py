@@ -94,9 +94,7 @@ class DepthMap:
         """The map at another size; `fx_px` follows the width. See `resample_depth`."""
         if (height, width) == self.size:
             return self
-        valid = (
-            F.interpolate(self.valid[:, None].float(), size=(height, width), mode="nearest-exact")[:, 0] > 0.5
-        )
+        valid = resample_depth(self.valid.float(), height, width) > 0.5
         return replace(
             self,
             metres=resample_depth(self.metres, height, width, bilinear=bilinear),

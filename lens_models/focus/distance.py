@@ -79,9 +79,8 @@ def focus_distance_m(depth_m: Tensor, saliency: Tensor, strategy: str = WEIGHTED
     if strategy == WEIGHTED_MEAN:
         metres, empty = weighted_mean_m(depth_m, saliency)
     else:
-        weight = (
-            torch.where(measured(depth_m), saliency, torch.zeros_like(saliency)).nan_to_num().clamp_min(0)
-        )
+        weight = torch.where(measured(depth_m), saliency, torch.zeros_like(saliency))
+        weight = weight.nan_to_num().clamp_min(0)
         weight = weight * most_salient_region(weight)
         metres, empty = _weighted_quantile(depth_m, weight, 0.5)
     return FoundDistance(metres, nothing_salient(empty, metres))
@@ -140,11 +139,14 @@ def fitted_mask(mask: Tensor, height: int, width: int) -> Tensor:
     if mask.ndim != 3 or 0 in mask.shape:
         raise ValueError(f"A mask must be (batch, height, width), not {tuple(mask.shape)}.")
     mask = mask if mask.dtype == torch.float64 else mask.float()
-    if mask.shape[-2:] == (height, width):
-        return mask
-    return F.interpolate(
-        mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )[:, 0]
+    return resized(mask[:, None], height, width)[:, 0]
+
+
+def resized(planes: Tensor, height: int, width: int) -> Tensor:
+    """`(B, C, H, W)` at another size; a smaller one averages, as the network's training did."""
+    if planes.shape[-2:] == (height, width):
+        return planes
+    return F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def most_salient_region(saliency: Tensor) -> Tensor:

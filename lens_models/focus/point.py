@@ -78,13 +78,10 @@ def distance_at(
             )
     sky = torch.isinf(metres)
     if bool(sky.any()):
-        warnings = (*(w for w in warnings if "infinity" not in w), _sky_sentence(sky))
+        where = "" if bool(sky.all()) else f"In {int(sky.sum())} of {sky.numel()} pictures: "
+        far = f"{where}The point is on the sky, so the focus is far away, at {metres_label(FAR_M)}."
+        warnings = (*(w for w in warnings if "infinity" not in w), far)
     return FoundDistance(torch.where(sky, torch.full_like(metres, FAR_M), metres), warnings)
-
-
-def _sky_sentence(sky: Tensor) -> str:
-    where = "" if bool(sky.all()) else f"In {int(sky.sum())} of {sky.numel()} pictures: "
-    return f"{where}The point is on the sky, so the focus is far away, at {metres_label(FAR_M)}."
 
 
 def range_focus_m(one_m: Tensor, other_m: Tensor) -> Tensor:
@@ -134,9 +131,8 @@ def packed_depth(depth: DepthMap) -> tuple[Tensor, float | None, float | None]:
     q = torch.where(finite, inverse_depth(metres.double()), torch.zeros_like(metres, dtype=torch.float64))
     high, low = q[finite].max().item(), q[finite].min().item()
     share = (q - low) / max(high - low, 1e-12)
-    code = torch.where(finite, 1 + (share * _CODES).round().clamp(0, _CODES), torch.zeros_like(q)).to(
-        torch.int32
-    )
+    code = 1 + (share * _CODES).round().clamp(0, _CODES)
+    code = torch.where(finite, code, torch.zeros_like(q)).to(torch.int32)
     planes = [(code // 256).to(torch.uint8), (code % 256).to(torch.uint8), measured]
     return torch.stack(planes, dim=-1), 1.0 / high, 1.0 / low
 

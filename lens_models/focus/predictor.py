@@ -18,7 +18,7 @@ from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
 from ..files import atomic
 from ..weights import Weights, load_strict, read_weights
-from .distance import measured, nothing_salient, weighted_mean_m
+from .distance import measured, nothing_salient, resized, weighted_mean_m
 from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
 
 #: Saliency tokens that the focus scale can be read from; 1/16 is the first layer of the decoder.
@@ -26,8 +26,8 @@ TOKENS = ("1/16", "1/8", "1/4")
 POLARITIES = ("near is bright", "near is dark")
 FORMAT = "fine-defocus focus predictor 1"
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+#: Mean and deviation of the pictures that the network's encoder learned from.
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: softplus of this is 1
 _SOFTPLUS_ONE = math.log(math.expm1(1.0))
 
@@ -106,7 +106,7 @@ class FocusPredictor(nn.Module):
         height, width = depth_m.shape[-2:]
         outputs = self.vst(*self.network_input(srgb, depth_m))
         logits = outputs["saliency_1_1"].to(depth_m.dtype)
-        saliency = _resized(torch.sigmoid(logits), height, width)[:, 0]
+        saliency = resized(torch.sigmoid(logits), height, width)[:, 0]
         distance, empty = weighted_mean_m(depth_m, saliency)
         weight, bias = (p.to(depth_m.dtype) for p in (self.scale_head.weight, self.scale_head.bias))
         token = outputs["token_" + self.token.replace("/", "_")]
@@ -117,8 +117,8 @@ class FocusPredictor(nn.Module):
         """What the network sees: both `(B, 3, S, S)`, stretched to its square, ImageNet-normalised."""
         side = self.vst.config.image_px
         dtype = self.scale_head.weight.dtype
-        grey = _resized(self._grey(depth_m)[:, None], side, side).expand(-1, 3, -1, -1)
-        return _imagenet(_resized(srgb, side, side)).to(dtype), _imagenet(grey).to(dtype)
+        grey = resized(self._grey(depth_m)[:, None], side, side).expand(-1, 3, -1, -1)
+        return _imagenet(resized(srgb, side, side)).to(dtype), _imagenet(grey).to(dtype)
 
     def _grey(self, depth_m: Tensor) -> Tensor:
         """Depth stretched to 0..1 per picture, `(B, H, W)`."""
@@ -154,17 +154,8 @@ class FocusPredictor(nn.Module):
         return srgb.to(dtype).expand(count, -1, -1, -1), depth_m.to(dtype).expand(count, -1, -1)
 
 
-def _resized(planes: Tensor, height: int, width: int) -> Tensor:
-    """`(B, C, H, W)` at another size; a smaller one averages, as the network's training did."""
-    if planes.shape[-2:] == (height, width):
-        return planes
-    return F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
-
-
 def _imagenet(planes: Tensor) -> Tensor:
-    mean, deviation = (
-        planes.new_tensor(v).reshape(1, 3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
-    )
+    mean, deviation = (planes.new_tensor(v).reshape(1, 3, 1, 1) for v in _IMAGENET)
     return (planes - mean) / deviation
 
 
@@ -181,11 +172,8 @@ def save_predictor(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"A focus predictor is written as .safetensors, not as {path.name}.")
-    header = {
-        "format": FORMAT,
-        "predictor": json.dumps(predictor.settings),
-        "metadata": json.dumps(dict(metadata or {})),
-    }
+    settings, further = json.dumps(predictor.settings), json.dumps(dict(metadata or {}))
+    header = {"format": FORMAT, "predictor": settings, "metadata": further}
     tensors = {key: value.detach().cpu().contiguous() for key, value in predictor.state_dict().items()}
     with atomic(path) as part:
         save_file(tensors, part, metadata=header)

@@ -29,11 +29,6 @@ class Superpixels:
     border: Tensor
     touching: Tensor
 
-    @property
-    def count(self) -> int:
-        """Number of pieces."""
-        return self.features.shape[0]
-
     def painted(self, values: Tensor) -> Tensor:
         """One value per piece, `(n,)`, as a picture `(H, W)`."""
         return values[self.labels]
@@ -74,11 +69,14 @@ def superpixels(features: Tensor, count: int, compactness: float) -> Superpixels
     means, sizes = _means(torch.cat([features.flatten(1).T, place], dim=1), labels, total)
     labels = labels.reshape(height, width)
     edges = (labels[:, 0], labels[:, -1], labels[0], labels[-1])
-    border = torch.stack(
-        [torch.bincount(edge, minlength=total).to(means.dtype) / edge.numel() for edge in edges], dim=1
-    )
+    shares = [torch.bincount(edge, minlength=total).to(means.dtype) / edge.numel() for edge in edges]
     return Superpixels(
-        labels, means[:, :-2], means[:, -2:], sizes / (height * width), border, _touching(labels, total)
+        labels,
+        means[:, :-2],
+        means[:, -2:],
+        sizes / (height * width),
+        torch.stack(shares, dim=1),
+        _touching(labels, total),
     )
 
 

@@ -72,13 +72,8 @@ def read_card(path: str | Path) -> GeneratorCard:
         raise ValueError(
             f'{path.name} predicts "{prediction}"; the sampler is for noise prediction ("{EPS}").'
         )
-    return GeneratorCard(
-        path.name,
-        header.get("licence") or UNKNOWN_LICENCE,
-        prediction,
-        _timesteps(header, path.name),
-        header.get("stage", ""),
-    )
+    licence, steps = header.get("licence") or UNKNOWN_LICENCE, _timesteps(header, path.name)
+    return GeneratorCard(path.name, licence, prediction, steps, header.get("stage", ""))
 
 
 def _timesteps(header: Mapping[str, str], name: str) -> tuple[int, ...]:

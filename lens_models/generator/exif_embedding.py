@@ -102,9 +102,8 @@ def save_exif_embedding(
     """Write the head as a .safetensors file of its own; metadata: further strings for its header."""
     from safetensors.torch import save_file
 
-    save_file(
-        head_tensors(head), path, metadata={"format": FORMAT, "exif_inputs": INPUTS, **(metadata or {})}
-    )
+    header = {"format": FORMAT, "exif_inputs": INPUTS, **(metadata or {})}
+    save_file(head_tensors(head), path, metadata=header)
 
 
 def head_tensors(head: ExifEmbedding) -> dict[str, Tensor]:

@@ -80,9 +80,8 @@ def camera_of_photo(
             "with Focus Point."
         )
     camera = Camera(float(n), float(focal), float(width_mm), float(height_mm))
-    return PhotoCamera(
-        camera, float(distance), _summary(exif, camera, distance, width_px, height_px), warnings
-    )
+    summary = _summary(exif, camera, distance, width_px, height_px)
+    return PhotoCamera(camera, float(distance), summary, warnings)
 
 
 def _span_mm(exif: PhotoExif, focal_mm: float, width_px: int, height_px: int) -> float | None:

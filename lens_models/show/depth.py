@@ -102,9 +102,8 @@ def automatic_range(depth: DepthMap, near_m: float = 0.0, far_m: float = 0.0) ->
         raise ValueError(f"near_m is {near_m:g} and far_m is {far_m:g}: near must be smaller than far.")
     finite = _sampled(depth.metres[torch.isfinite(depth.metres)])
     if finite.numel():
-        low, high = torch.quantile(
-            finite, torch.tensor([_OUTLIERS, 1.0 - _OUTLIERS], device=finite.device)
-        ).tolist()
+        ends = finite.new_tensor([_OUTLIERS, 1.0 - _OUTLIERS])
+        low, high = torch.quantile(finite, ends).tolist()
     else:
         low, high = 1.0, 10.0
     near, far = near_m or low, far_m or high

@@ -205,7 +205,9 @@ def contact_sheet(
         raise ValueError(f"There are {len(labels)} labels for {count} pictures.")
     if (across or down) and len(across) * len(down) != count:
         raise ValueError(f"{len(across)} columns and {len(down)} rows do not hold {count} pictures.")
-    height, width = _scaled_size(images, picture_width)
+    own_height, own_width = images.shape[1:3]
+    width = picture_width or own_width
+    height = max(1, round(own_height * width / own_width))
     columns, rows = (len(across), len(down)) if across else grid(count, width, height, columns)
     gap = max(2, round(width * _GAP_PER_WIDTH))
     size = text_px or max(_SMALLEST_TEXT_PX, round(0.05 * min(width, 1.5 * height)))
@@ -269,11 +271,6 @@ def _opaque(images: Tensor) -> Tensor:
         blended = radiance[:, :3] + (1.0 - radiance[:, 3:]) * _BEHIND_ALPHA
         images = linear_to_srgb(blended).movedim(1, -1)
     return images[..., :3].expand(*images.shape[:-1], 3)
-
-
-def _scaled_size(images: Tensor, width: int) -> tuple[int, int]:
-    height, own = images.shape[1:3]
-    return (max(1, round(height * width / own)), width) if width > 0 else (height, own)
 
 
 def _scaled(pictures: Tensor, height: int, width: int) -> Tensor:

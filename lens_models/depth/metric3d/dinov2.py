@@ -89,9 +89,8 @@ class VisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim))
         for parameter in (self.cls_token, self.register_tokens, self.pos_embed):
             nn.init.normal_(parameter, std=0.02)
-        self.blocks = nn.ModuleList(
-            [nn.ModuleList([Block(dim, config.heads, config.ffn) for _ in range(config.depth)])]
-        )
+        blocks = [Block(dim, config.heads, config.ffn) for _ in range(config.depth)]
+        self.blocks = nn.ModuleList([nn.ModuleList(blocks)])
         self.norm = nn.LayerNorm(dim, eps=_NORM_EPS)
 
     def positions(self, rows: int, columns: int) -> Tensor:

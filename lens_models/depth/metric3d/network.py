@@ -129,9 +129,8 @@ class Metric3Dv2(nn.Module):
                 f"The network reads pictures in patches of {PATCH_PX} px and needs at least 2 × 2 of them: "
                 f"{width} × {height} px is not a multiple of {PATCH_PX} in both directions, at least 28."
             )
-        tokens = self.encoder(
-            rgb_normalised.to(self.encoder.cls_token), recompute=self.gradient_checkpointing
-        )
+        rgb = rgb_normalised.to(self.encoder.cls_token)
+        tokens = self.encoder(rgb, recompute=self.gradient_checkpointing)
         # the encoder, which is most of the work, may be in half precision on its own
         tokens = [output.to(self.decoder.decoder_mono.upconv_3.out_conv.weight) for output in tokens]
         grid = height // PATCH_PX, width // PATCH_PX
@@ -215,9 +214,6 @@ def load_metric3d(
         ) from missing
     with torch.device("meta"):
         network = Metric3Dv2(config)
-    load_strict(
-        network,
-        weights,
-        f"{source}, read as Metric3Dv2 {config.embed_dim} wide with {config.depth} {config.ffn} blocks,",
-    )
+    what = f"{source}, read as Metric3Dv2 {config.embed_dim} wide with {config.depth} {config.ffn} blocks,"
+    load_strict(network, weights, what)
     return network.eval()

@@ -19,8 +19,7 @@ STATE = 6
 CELL_PX = 4
 _NEIGHBOURS = 9
 
-#: Hidden maps, from fine to coarse; and for each level what the context adds to z, r and q.
-Hidden = tuple[Tensor, Tensor, Tensor]
+#: For each level of the hidden maps, from fine to coarse, what the context adds to z, r and q.
 Context = tuple[tuple[Tensor, Tensor, Tensor], ...]
 
 

@@ -67,16 +67,12 @@ class TokenTransformer(nn.Module):
     def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tasks]:
         """Gated saliency and contour patches `(B, N, width)`, and the tokens they came from."""
         patches = self.mlp_s(self.norm(torch.cat([rgb, depth], dim=-1)))
-        count = patches.shape[0]
-        tasks = Tasks(
-            self.saliency_token.expand(count, -1, -1), patches, self.contour_token.expand(count, -1, -1)
-        )
+        saliency, contour = (t.expand(len(rgb), -1, -1) for t in (self.saliency_token, self.contour_token))
+        tasks = Tasks(saliency, patches, contour)
         tasks = Tasks.split(self.encoderlayer(tasks.joined()))
-        return (
-            self.saliency_token_pre(tasks.patches, tasks.saliency_token),
-            self.contour_token_pre(tasks.patches, tasks.contour_token),
-            tasks,
-        )
+        saliency = self.saliency_token_pre(tasks.patches, tasks.saliency_token)
+        contour = self.contour_token_pre(tasks.patches, tasks.contour_token)
+        return saliency, contour, tasks
 
 
 class TokenRefiner(nn.Module):
