@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lens_models.files import atomic
+from lens_models.files import atomic, sync
 
 log = logging.getLogger("fine_defocus")
 
@@ -73,11 +73,11 @@ def write(folder: str | Path, name: str, table: pa.Table) -> Path:
 
     folder = Path(folder)
     path = folder / f"{name}{_SUFFIX}"
-    with atomic(path) as part, part.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(folder)
+    with atomic(path) as part:
+        pq.write_table(table, part, compression="zstd")
+        sync(part)
+    with suppress(OSError):  # not every system opens folders
+        sync(folder)
     return path
 
 
@@ -109,20 +109,17 @@ def run(
         _check_plan(folder, units, identity)
         left = missing(folder, units)
         if left:
-            many = min(workers, len(left))
-            outcomes = (
-                _with_ray(left, make_worker, folder, many, address, gpus)
-                if many > 0
-                else _here(left, make_worker, folder)
-            )
-            failed = []
+            outcomes, failed = _here(left, make_worker, folder), []
+            if workers > 0:
+                outcomes = _with_ray(left, make_worker, folder, min(workers, len(left)), address, gpus)
             for unit, rows, error in outcomes:
                 if error is not None:
                     failed.append((unit, error))
                     log.warning("%s failed: %s", unit.name, _message(error))
                 elif on_done is not None:
                     on_done(unit.name, rows)
-            _tidy(folder)
+            for part in folder.glob(".*.part.*"):  # what killed processes left half written
+                part.unlink(missing_ok=True)
             if failed:
                 raise _failure(failed, len(left), folder) from failed[0][1]
         return len(left)
@@ -131,22 +128,10 @@ def run(
 Outcome = tuple[Unit, int, Exception | None]
 
 
-def _here(units: Sequence[Unit], make_worker: Callable[[], Worker], folder: Path) -> Iterator[Outcome]:
-    worker = make_worker()
-    for unit in units:
-        try:
-            table = worker(unit)
-            write(folder, unit.name, table)
-        except Exception as error:  # the others are done first
-            yield unit, 0, error
-        else:
-            yield unit, table.num_rows, None
-
-
 class _Actor:
-    """What runs in a process of Ray."""
+    """A worker and where its tables go; in this process or in one of Ray."""
 
-    def __init__(self, make_worker: Callable[[], Worker], folder: str):
+    def __init__(self, make_worker: Callable[[], Worker], folder: str | Path):
         self.worker, self.folder = make_worker(), folder
 
     def ready(self) -> None:
@@ -157,6 +142,16 @@ class _Actor:
         table = self.worker(unit)
         write(self.folder, unit.name, table)
         return table.num_rows
+
+
+def _here(units: Sequence[Unit], make_worker: Callable[[], Worker], folder: Path) -> Iterator[Outcome]:
+    actor = _Actor(make_worker, folder)
+    for unit in units:
+        try:
+            outcome = unit, actor.do(unit), None
+        except Exception as error:  # the others are done first
+            outcome = unit, 0, error
+        yield outcome
 
 
 def _with_ray(
@@ -302,18 +297,3 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError:
             log.debug("%s is on a disk without locks", folder)
         yield
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what killed processes left half written."""
-    for part in folder.glob(".*.part.*"):
-        part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system opens folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 import yaml
 
 from tests.training.small_run import CONFIG, DATA, Net, Run, equal, fill_the_disk
-from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, latest, read_model
+from training.run.checkpoint import Checkpoints, SaveFailed, latest, read_model, stop_requests
 
 
 def saved(root, step=3, config=CONFIG, **more) -> Run:
@@ -291,12 +291,12 @@ def test_killed_at_any_moment_the_newest_complete_loads(tmp_path):
 
 def test_sigterm_asks_and_does_not_end():
     before = signal.getsignal(signal.SIGTERM)
-    with StopRequest() as stop:
-        assert not stop.asked()
+    with stop_requests() as asked:
+        assert not asked()
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked()
+        assert asked()
         signal.raise_signal(signal.SIGTERM)  # schedulers send it twice
-        assert stop.asked()
+        assert asked()
     assert signal.getsignal(signal.SIGTERM) == before
 
 

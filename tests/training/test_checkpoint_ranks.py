@@ -13,7 +13,7 @@ from tests.training.small_run import CONFIG, DATA, equal, fill_the_disk
 from tests.training.two_ranks import run
 from training.data.sampler import EpochSampler
 from training.networks import fsdp
-from training.run.checkpoint import Checkpoints, SaveFailed, StopRequest, read_model
+from training.run.checkpoint import Checkpoints, SaveFailed, read_model, stop_requests
 
 
 def sharded(seed: int) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
@@ -72,11 +72,11 @@ def on_two_ranks(root: str, alone: str):
     except ValueError as error:
         said.append(str(error))
 
-    with StopRequest() as stop:
-        before = stop.asked()
+    with stop_requests() as asked:
+        before = asked()
         if dist.get_rank() == 1:
             signal.raise_signal(signal.SIGTERM)
-        after = stop.asked()
+        after = asked()
     everyone = [None, None]
     dist.all_gather_object(everyone, (said, before, after))
     return {

@@ -20,6 +20,7 @@ from lens_models.generator.exif_embedding import ExifEmbedding, head_tensors, lo
 from training.export import export
 from training.export.export import (
     Provenance,
+    TrainedWeights,
     export_generator,
     export_lora,
     export_state,
@@ -56,6 +57,15 @@ def head() -> ExifEmbedding:
     made = ExifEmbedding(128)
     torch.nn.init.normal_(made.linear_2.weight, std=0.1)
     return made
+
+
+def generator(tensors, exif=None, **of_the_run) -> TrainedWeights:
+    parts = {"generator": tensors} | ({"exif": head_tensors(exif)} if exif else {})
+    return TrainedWeights(parts, **{"unet_config": CONFIG, **of_the_run})
+
+
+def adapter(tensors, alpha=None, **of_the_run) -> TrainedWeights:
+    return TrainedWeights({"lora": tensors}, lora_alpha=alpha, unet_config=CONFIG, **of_the_run)
 
 
 def predictor() -> FocusPredictor:
@@ -109,7 +119,7 @@ def as_unet(path, folder):
 @pytest.mark.parametrize(("dtype", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_a_generator_is_read_back(tmp_path, tensors, dtype, kind):
     path = tmp_path / "made.safetensors"
-    made = export_generator(path, tensors, dtype=dtype, exif=head(), run=RUN, unet_config=CONFIG)
+    made = export_generator(path, generator(tensors, head(), run=RUN), dtype)
     card = read_card(path)
     assert (card.timesteps, card.stage, card.prediction) == ((999, 749, 499, 249), "2", "eps")
     assert "Open RAIL++-M" in card.licence
@@ -135,8 +145,8 @@ def test_every_name_of_sdxl(monkeypatch, tmp_path):
         tensors = build_unet().state_dict()
     seen = {}
     monkeypatch.setattr(export, "_rounded", lambda _name, t, _dtype: t)
-    monkeypatch.setattr(export, "_written", lambda _path, _part, content, *_: seen.update(content))
-    export_generator(tmp_path / "a.safetensors", tensors, exif=ExifEmbedding(1280))
+    monkeypatch.setattr(export, "_written", lambda _path, _part, content, *_, **__: seen.update(content))
+    export_generator(tmp_path / "a.safetensors", generator(tensors, ExifEmbedding(1280), unet_config=None))
     names = [name for name in seen if not name.startswith("exif_embedding.")]
     assert len(names) == 1680
     assert set(names) == set(tensors)
@@ -157,22 +167,22 @@ def test_generators_that_are_wrong(tmp_path, tensors, change, said):
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     change(tensors)
     with pytest.raises(ValueError, match=said):
-        export_generator(tmp_path / "a.safetensors", tensors, unet_config=CONFIG)
+        export_generator(tmp_path / "a.safetensors", generator(tensors))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_head_of_another_generator(tmp_path, tensors):
     with pytest.raises(ValueError, match="1280 wide and the generator's time embedding 128"):
-        export_generator(tmp_path / "a.safetensors", tensors, exif=ExifEmbedding(), unet_config=CONFIG)
+        export_generator(tmp_path / "a.safetensors", generator(tensors, ExifEmbedding()))
 
 
 def test_a_full_disk_leaves_the_last_export(tmp_path, tensors, monkeypatch):
     path = tmp_path / "a.safetensors"
-    before = export_generator(path, tensors, unet_config=CONFIG)
+    before = export_generator(path, generator(tensors))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**5))
     with pytest.raises(OSError, match=r"and .* has 0\.0 GB free"):
-        export_generator(path, tensors, unet_config=CONFIG)
+        export_generator(path, generator(tensors))
     monkeypatch.undo()
 
     def fails_half_way(_tensors, file, **_):
@@ -181,7 +191,7 @@ def test_a_full_disk_leaves_the_last_export(tmp_path, tensors, monkeypatch):
 
     monkeypatch.setattr("safetensors.torch.save_file", fails_half_way)
     with pytest.raises(OSError, match="No space left"):
-        export_generator(path, tensors, unet_config=CONFIG)
+        export_generator(path, generator(tensors))
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before.sha256
 
@@ -191,7 +201,7 @@ def test_a_full_disk_leaves_the_last_export(tmp_path, tensors, monkeypatch):
 
 def test_a_lora_has_the_names_of_comfyui(tmp_path):
     path = tmp_path / "lora.safetensors"
-    export_lora(path, lora(), alpha=4, dtype="fp32", run=RUN, unet_config=CONFIG)
+    export_lora(path, adapter(lora(), 4, run=RUN), "fp32")
     written, given = load_file(path), lora()
     q = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
     conv = "lora_unet_mid_block_resnets_0_conv1"
@@ -211,8 +221,8 @@ def test_names_with_an_adapter_in_them(tmp_path):
     named = {
         "base_model.model." + k.replace("_A.", "_A.g.").replace("_B.", "_B.g."): t for k, t in lora().items()
     }
-    plain = export_lora(tmp_path / "a.safetensors", lora(), alpha=2, unet_config=CONFIG)
-    assert export_lora(tmp_path / "b.safetensors", named, alpha=2, unet_config=CONFIG).tensors == 6
+    plain = export_lora(tmp_path / "a.safetensors", adapter(lora(), 2))
+    assert export_lora(tmp_path / "b.safetensors", adapter(named, 2)).tensors == 6
     assert plain.weights_sha256 == export.weights_hash(load_file(tmp_path / "b.safetensors"))
 
 
@@ -235,12 +245,12 @@ def test_loras_that_are_wrong(tmp_path, change, said):
     tensors = lora()
     change(tensors)
     with pytest.raises(ValueError, match=said):
-        export_lora(tmp_path / "a.safetensors", tensors, alpha=2, unet_config=CONFIG)
+        export_lora(tmp_path / "a.safetensors", adapter(tensors, 2))
 
 
 def test_a_lora_without_alpha(tmp_path):
     with pytest.raises(ValueError, match="does not say its alpha: give the training's, or rank 2"):
-        export_lora(tmp_path / "a.safetensors", lora(), unet_config=CONFIG)
+        export_lora(tmp_path / "a.safetensors", adapter(lora()))
 
 
 # ------------------------------------------------------------------------------------ state and card
@@ -283,7 +293,7 @@ def test_a_whole_state(state, tmp_path):
 
 def test_the_licence_is_that_of_what_it_started_from(tmp_path, tensors):
     path = tmp_path / "a.safetensors"
-    export_generator(path, tensors, run=Provenance(base="dmd2_sdxl_4step_unet"), unet_config=CONFIG)
+    export_generator(path, generator(tensors, run=Provenance(base="dmd2_sdxl_4step_unet")))
     assert "non-commercial" in read_card(path).licence
 
 

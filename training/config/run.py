@@ -144,9 +144,8 @@ class Config(Part):
             needed += ["depth", "focus"] if self.focus == "predicted" else ["depth"]
         missing = [name for name in needed if getattr(self.models, name) is None]
         if self.models.source == "files" and missing:
-            raise ValueError(
-                f"models.{' and models.'.join(missing)} must be set: give the path of the weights"
-            )
+            names = " and ".join(f"models.{name}" for name in missing)
+            raise ValueError(f"{names} must be set: give the path of the weights")
         if self.stage == 2 and not (self.train_generator or self.train_focus):
             raise ValueError("train_generator and train_focus are both off: nothing would be trained")
         if self.stage == 1 and not self.train_generator:

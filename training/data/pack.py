@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import shutil
 import tarfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from torch import Tensor
+
+from lens_models.files import sync
 
 from .packed import FORMAT, IMAGES, LATENTS, PLACE, SAMPLE_COLUMNS, Sample, column_prefix, file_hash
 
@@ -146,8 +147,7 @@ class PackedWriter:
         }
         (self._part / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for name in ("index.parquet", "manifest.json"):
-            with (self._part / name).open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self._part / name)
         self._part.rename(self._path)
 
     def _flush(self) -> None:
@@ -201,9 +201,8 @@ class _Shard:
     def closed(self) -> dict[str, Any]:
         """What the manifest says about it."""
         self._tar.close()
-        self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.close()
+        sync(self.path)
         return {"sha256": file_hash(self.path), "bytes": self.path.stat().st_size, "samples": self.count}
 
 

@@ -63,18 +63,9 @@ def write(folder: str | Path, vae: Any, size_px: int, count: int) -> list[Path]:
             for number in range(count):
                 srgb, caption = photograph(i * count + number, size_px, set_name)
                 found = vae.encode(2.0 * srgb - 1.0).latent_dist
-                writer.add(
-                    Record(
-                        f"{set_name}-{number:05d}",
-                        found.mean[0],
-                        found.std[0],
-                        F_NUMBERS[set_name],
-                        FOCAL_MM,
-                        SENSOR_MM,
-                        caption,
-                        original=(size_px, size_px),
-                        jpeg=jpeg_bytes((srgb[0] * 255).round().to(torch.uint8)),
-                    )
-                )
+                sample = f"{set_name}-{number:05d}", found.mean[0], found.std[0]
+                camera = F_NUMBERS[set_name], FOCAL_MM, SENSOR_MM
+                jpeg = jpeg_bytes((srgb[0] * 255).round().to(torch.uint8))
+                writer.add(Record(*sample, *camera, caption, original=(size_px, size_px), jpeg=jpeg))
         written.append(path)
     return written

@@ -69,10 +69,8 @@ def finite(value: Tensor, what: str) -> Tensor:
     All ranks must call it; one that stopped alone would leave the others waiting for it.
     """
     wrong = value.numel() - int(torch.isfinite(value.detach()).sum())
-    problem = (
-        f"{what} is not finite: {wrong} of {value.numel()} values are NaN or infinite." if wrong else None
-    )
-    agree(problem, value.device)
+    problem = f"{what} is not finite: {wrong} of {value.numel()} values are NaN or infinite."
+    agree(problem if wrong else None, value.device)
     return value
 
 

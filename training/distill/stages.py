@@ -70,10 +70,8 @@ class Stage1:
 
     def _generator_backward(self, batch: Batch, turn: Turn, report: Report, share: float) -> Tensor:
         chain = self._chain(batch, turn, report)
-        by_place = {
-            place: self._weighted(terms, report, share)
-            for place, terms in self._terms(batch, turn, report).items()
-        }
+        terms = self._terms(batch, turn, report)
+        by_place = {place: self._weighted(at, report, share) for place, at in terms.items()}
         wanted = self.config.relay and len(chain) > 1
         # with LoRAs the critic's must not be the chosen one when the generator is computed again
         backward = relay if wanted or self.config.lora_rank else one_graph
@@ -156,9 +154,8 @@ class Stage1:
         self, latent: Tensor, batch: Batch, turn: Turn, purpose: str, timesteps: Range
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The latent at a timestep drawn for each sample: noisy, t `(B,)`, ᾱ_t `(B, 1, 1, 1)`, noise."""
-        t = rng.integers(
-            self.config.seed, turn.step, batch.samples, f"{purpose} t", timesteps.low, timesteps.high
-        ).to(latent.device)
+        place = self.config.seed, turn.step, batch.samples, f"{purpose} t"
+        t = rng.integers(*place, timesteps.low, timesteps.high).to(latent.device)
         noise = self.noise(batch, turn, purpose)
         alpha_bar = self.table[t][:, None, None, None]
         return diffused(latent, noise, alpha_bar.to(latent)), t, alpha_bar, noise
@@ -233,10 +230,9 @@ class Stage2(Stage1):
 
     def camera(self, batch: Batch) -> Camera:
         """The photos' own settings."""
-        device = self.networks.device
-        sensor = self.config.lens.sensor_mm
-        own = batch.sensor_mm.to(device) if sensor is None else sensor
-        return Camera(batch.f_number.to(device), batch.focal_mm.to(device), own)
+        device, sensor_mm = self.networks.device, self.config.lens.sensor_mm
+        sensor_mm = batch.sensor_mm.to(device) if sensor_mm is None else sensor_mm
+        return Camera(batch.f_number.to(device), batch.focal_mm.to(device), sensor_mm)
 
     def focused(self, srgb: Tensor, depth_m: Tensor) -> Focus:
         """Where the trained predictor focuses, or the mean depth. Raises NotFinite for what is no focus."""
@@ -277,11 +273,8 @@ class Stage2(Stage1):
             srgb, depth_m = srgb.detach(), depth_m.detach()
         focus = self.focused(srgb, depth_m)
         reference = self.networks.reference_distance(srgb, depth_m)
-        return {
-            "huber": losses.focus_huber(
-                torch.as_tensor(focus.distance_m), reference, self.config.loss.huber_delta
-            )
-        }
+        distance_m = torch.as_tensor(focus.distance_m)
+        return {"huber": losses.focus_huber(distance_m, reference, self.config.loss.huber_delta)}
 
 
 def mean_depth(depth_m: Tensor) -> Tensor:

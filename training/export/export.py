@@ -26,7 +26,7 @@ from lens_models.files import atomic
 from lens_models.focus.predictor import FocusPredictor, load_predictor, save_predictor
 from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 from lens_models.generator.card import PUBLIC_DMD2_LICENCE, export_metadata
-from lens_models.generator.exif_embedding import INPUTS, ExifEmbedding, exif_embedding_from, head_tensors
+from lens_models.generator.exif_embedding import INPUTS, exif_embedding_from, head_tensors
 from lens_models.generator.schedule import FOUR_STEPS
 from lens_models.weights import damaged, load_strict, read_metadata, read_weights, without_prefix
 
@@ -40,6 +40,12 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 SDXL_LICENCE = "CreativeML Open RAIL++-M (derived from SDXL)"
 VST_LICENCE = "saliency weights whose authors state no licence: ask them before you share"
 GENERATOR, LORA, FOCUS, EXIF = PARTS = ("generator", "lora", "focus", "exif")
+#: What a part is called on the card, and where it goes.
+_WHAT = {
+    GENERATOR: "generator, `models/diffusion_models`",
+    LORA: "generator's LoRA, `models/loras`",
+    FOCUS: "focus predictor, `models/focus`",
+}
 CARD = "MODEL_CARD.md"
 _UNKNOWN = "not recorded"
 
@@ -145,84 +151,50 @@ def export_state(state: TrainedWeights, folder: str | Path, *, dtype: str = "fp1
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"dof_sdxl_{len(state.timesteps)}step"
-    options: dict[str, Any] = {"dtype": dtype, "timesteps": state.timesteps, "run": state.run}
-    options["unet_config"] = state.unet_config
     written = []
     if GENERATOR in state.tensors:
-        head = None
-        if EXIF in state.tensors:
-            tensors = without_prefix(state.tensors[EXIF], "linear_1.weight")
-            head = exif_embedding_from(tensors, "exif.safetensors")
-        path = folder / f"{stem}_{dtype}.safetensors"
-        written.append(export_generator(path, state.tensors[GENERATOR], exif=head, **options))
+        written.append(export_generator(folder / f"{stem}_{dtype}.safetensors", state, dtype))
     if LORA in state.tensors:
-        path = folder / f"{stem}_lora.safetensors"
-        written.append(export_lora(path, state.tensors[LORA], alpha=state.lora_alpha, **options))
+        written.append(export_lora(folder / f"{stem}_lora.safetensors", state, dtype))
     if FOCUS in state.tensors:
-        predictor = predictor_from(state.tensors[FOCUS], state.predictor)
-        written.append(export_focus(folder / "vst_focus.safetensors", predictor, run=state.run))
+        written.append(export_focus(folder / "vst_focus.safetensors", state))
     (folder / CARD).write_text(model_card(written, state.run, state.timesteps), encoding="utf-8")
     return written
 
 
-def export_generator(
-    path: str | Path,
-    tensors: Mapping[str, Tensor],
-    *,
-    dtype: str = "fp16",
-    exif: ExifEmbedding | None = None,
-    timesteps: Sequence[int] = FOUR_STEPS,
-    run: Provenance | None = None,
-    unet_config: dict[str, Any] | None = None,
-) -> Exported:
-    """Write a generator that Load AIF Generator and `load_unet` read.
+def export_generator(path: str | Path, state: TrainedWeights, dtype: str = "fp16") -> Exported:
+    """Write a generator that Load AIF Generator and `load_unet` read, with its EXIF head in float32.
 
-    tensors: by diffusers' names, exactly those of the UNet. dtype: "fp16", "bf16" or "fp32".
-    exif: its EXIF head, which stays float32. unet_config: of a UNet other than SDXL's.
+    dtype: "fp16", "bf16" or "fp32".
 
     Raises ValueError for tensors that are missing, left over or of another shape, for numbers that are not
     finite or too large for the precision, and for a head of another width; OSError for a full disk.
     """
-    run = run or Provenance()
+    tensors = state.tensors[GENERATOR]
     with torch.device("meta"):
-        load_strict(build_unet(unet_config), tensors, "The generator")
-    content = {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
-    header = {**run.header, "precision": dtype}
-    if exif is not None:
+        load_strict(build_unet(state.unet_config), tensors, "The generator")
+    content, header = _all_rounded(tensors, dtype), {}
+    if EXIF in state.tensors:
+        head = exif_embedding_from(without_prefix(state.tensors[EXIF], "linear_1.weight"), "exif.safetensors")
         width = tensors["time_embedding.linear_2.weight"].shape[0]
-        if exif.width != width:
+        if head.width != width:
             raise ValueError(
-                f"The EXIF head is {exif.width} wide and the generator's time embedding {width}: they are "
+                f"The EXIF head is {head.width} wide and the generator's time embedding {width}: they are "
                 "not of one training."
             )
-        head = {name: _rounded(name, tensor, "fp32") for name, tensor in head_tensors(exif).items()}
-        content, header = content | head, header | {"exif_inputs": INPUTS}
-    header = export_metadata(timesteps=timesteps, licence=run.licence, stage=run.stage, **header)
-    return _written(Path(path), GENERATOR, content, header, dtype)
+        content, header = content | _all_rounded(head_tensors(head), "fp32"), {"exif_inputs": INPUTS}
+    return _written(Path(path), GENERATOR, content, state, dtype, **header)
 
 
-def export_lora(
-    path: str | Path,
-    tensors: Mapping[str, Tensor],
-    *,
-    alpha: float | None = None,
-    dtype: str = "fp16",
-    timesteps: Sequence[int] = FOUR_STEPS,
-    run: Provenance | None = None,
-    unet_config: dict[str, Any] | None = None,
-) -> Exported:
+def export_lora(path: str | Path, state: TrainedWeights, dtype: str = "fp16") -> Exported:
     """Write a generator's LoRA by the names that ComfyUI reads; see `lora_tensors` for those it takes.
 
-    alpha: strength times rank; needed where the tensors do not hold it.
     Raises ValueError for layers that the UNet does not have or that are incomplete; OSError for a full disk.
     """
-    run = run or Provenance()
     with torch.device("meta"):
-        layers = {name: tuple(t.shape) for name, t in build_unet(unet_config).state_dict().items()}
-    content = {name: _rounded(name, t, dtype) for name, t in lora_tensors(tensors, alpha, layers).items()}
-    header = {**run.header, "precision": dtype}
-    header = export_metadata(timesteps=timesteps, licence=run.licence, stage=run.stage, **header)
-    return _written(Path(path), LORA, content, header, dtype)
+        layers = {name: tuple(t.shape) for name, t in build_unet(state.unet_config).state_dict().items()}
+    tensors = lora_tensors(state.tensors[LORA], state.lora_alpha, layers)
+    return _written(Path(path), LORA, _all_rounded(tensors, dtype), state, dtype)
 
 
 def predictor_from(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None) -> FocusPredictor:
@@ -246,13 +218,13 @@ def predictor_from(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | 
     return predictor.eval()
 
 
-def export_focus(path: str | Path, predictor: FocusPredictor, *, run: Provenance | None = None) -> Exported:
+def export_focus(path: Path, state: TrainedWeights) -> Exported:
     """Write a focus predictor, float32, that Load Focus Model and `load_predictor` read, and read it back.
 
     Raises ValueError for numbers that are not finite; OSError for a full disk.
     """
-    path, run = Path(path), run or Provenance()
-    tensors = {name: _rounded(name, t, "fp32") for name, t in predictor.state_dict().items()}
+    run, predictor = state.run, predictor_from(state.tensors[FOCUS], state.predictor)
+    tensors = _all_rounded(predictor.state_dict(), "fp32")
     _check_room(path, tensors)
     values, digest = {**run.header, "stage": run.stage, "licence": VST_LICENCE}, weights_hash(tensors)
     save_predictor(path, predictor, {**values, "step": run.step, "weights_sha256": digest})
@@ -287,11 +259,8 @@ def model_card(written: Sequence[Exported], run: Provenance, timesteps: Sequence
     )
 
 
-_WHAT = {
-    GENERATOR: "generator, `models/diffusion_models`",
-    LORA: "generator's LoRA, `models/loras`",
-    FOCUS: "focus predictor, `models/focus`",
-}
+def _all_rounded(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    return {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
 
 
 def _rounded(name: str, tensor: Tensor, dtype: str) -> Tensor:
@@ -309,7 +278,7 @@ def _rounded(name: str, tensor: Tensor, dtype: str) -> Tensor:
 
 
 def _written(
-    path: Path, part: str, tensors: dict[str, Tensor], header: Mapping[str, str], precision: str
+    path: Path, part: str, tensors: dict[str, Tensor], state: TrainedWeights, precision: str, **more: str
 ) -> Exported:
     from safetensors.torch import save_file
 
@@ -317,8 +286,12 @@ def _written(
         raise ValueError(f"Weights are written as .safetensors, not as {path.name}.")
     _check_room(path, tensors)
     digest = weights_hash(tensors)
+    header = {**state.run.header, "precision": precision, **more, "weights_sha256": digest}
+    header = export_metadata(
+        timesteps=state.timesteps, licence=state.run.licence, stage=state.run.stage, **header
+    )
     with atomic(path) as part_file:
-        save_file(tensors, part_file, metadata={**header, "weights_sha256": digest})
+        save_file(tensors, part_file, metadata=header)
     return _described(path, part, len(tensors), digest, precision)
 
 

@@ -40,41 +40,20 @@ TINY_UNET: dict[str, Any] = {
 }
 TINY_VAE: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 SDXL_VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "sample_size": 1024,
-}
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 1024,
+}  # fmt: skip
 _VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "scaling_factor": 0.13025,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-}
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.13025,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
 TINY_DEPTH = Metric3DConfig(
-    embed_dim=16,
-    depth=1,
-    heads=1,
-    ffn="mlp",
-    multi_output=False,
-    feature_dims=(8, 8),
-    decoder_dim=8,
-    hidden_dim=8,
-    iterations=1,
-)
+    embed_dim=16, depth=1, heads=1, ffn="mlp", multi_output=False,
+    feature_dims=(8, 8), decoder_dim=8, hidden_dim=8, iterations=1,
+)  # fmt: skip
 TINY_VST = VSTConfig(
-    image_px=32,
-    width=16,
-    heads=1,
-    token_width=8,
-    backbone_depth=1,
-    mutual_depth=1,
-    token_depth=1,
-    decoder_depth=1,
-    features=8,
-    classes=0,
-)
+    image_px=32, width=16, heads=1, token_width=8, features=8, classes=0,
+    backbone_depth=1, mutual_depth=1, token_depth=1, decoder_depth=1,
+)  # fmt: skip
 _RANDOM_DEPTH = "large"
 
 
@@ -99,14 +78,14 @@ def build(
         held_in(networks.shared, dtype)
     elif dtype != torch.float32:
         networks.teacher.to(dtype)
-    whole = [networks.generator, networks.teacher, *networks.fake, networks.vae]
-    further = (networks.depth, networks.focus, networks.focus_at_start, networks.shared)
     networks.vae.to(getattr(torch, config.vae_precision))
-    for network in (*whole, *(net for net in further if net is not None)):
+    frozen = [net for net in (networks.teacher, networks.vae, networks.depth) if net is not None]
+    further = (networks.focus, networks.focus_at_start, networks.shared)
+    others = [networks.generator, *networks.fake, *(net for net in further if net is not None)]
+    for network in (*others, *frozen):
         network.to(device).eval()
-    for network in (networks.teacher, networks.vae, networks.depth):
-        if network is not None:
-            network.requires_grad_(False)
+    for network in frozen:
+        network.requires_grad_(False)
     if not config.train_generator:
         networks.generator.requires_grad_(False)
     if networks.focus is not None and not config.train_focus:
@@ -124,30 +103,24 @@ def build(
 
 
 def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tensor]]) -> Networks:
-    teacher = (
-        load_unet(str(paths.teacher)) if paths.source == "files" else build_unet(untrained(paths.source))
-    )
-    shared = teacher if config.lora_rank else None
-    if shared is not None:
-        teacher, generator, fake = share(shared, config.lora_rank, config.lora_alpha or config.lora_rank)
-        fakes = [fake]
+    if paths.source == "files":
+        teacher = load_unet(str(paths.teacher))
     else:
-        generator, *fakes = (frozen_copy(teacher).float() for _ in range(1 + _fakes(config)))
+        teacher = build_unet(TINY_UNET if paths.source == "tiny" else None)
+    shared = None
+    if config.lora_rank:
+        shared, alpha = teacher, config.lora_alpha or config.lora_rank
+        teacher, generator, *fakes = share(shared, config.lora_rank, alpha)
+    else:
+        count = 3 if config.mu_fake == "separate" else 2
+        generator, *fakes = (frozen_copy(teacher).float() for _ in range(count))
         for unet in (generator, *fakes):
             unet.requires_grad_(True)
-    options = {
-        "heads": 2 if config.critic_heads == "per_set" else 1,
-        "set_conditioned": config.mu_fake == "dof_embed",
-    }
-    networks = Networks(
-        generator=generator,
-        teacher=teacher,
-        fake=tuple(FakeScore(unet, config.latent_side, **options) for unet in fakes),
-        vae=autoencoder(paths),
-        shared=shared,
-    )
+    heads, by_set = 2 if config.critic_heads == "per_set" else 1, config.mu_fake == "dof_embed"
+    fake = tuple(FakeScore(unet, config.latent_side, heads=heads, set_conditioned=by_set) for unet in fakes)
+    networks = Networks(generator, teacher, fake, autoencoder(paths), shared=shared)
     if config.exif_embedding:
-        networks.generator = ExifGenerator(networks.generator)
+        networks.generator = ExifGenerator(generator)
     _start(networks, paths, starts)
     if config.stage == 2:
         networks.depth, networks.depth_canvas = _depth(paths), config.depth_canvas
@@ -155,11 +128,6 @@ def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tenso
         networks.focus = FocusRoot.of(_focus(paths))
         networks.focus_at_start = frozen_copy(networks.focus)
     return networks
-
-
-def untrained(source: str) -> dict[str, Any] | None:
-    """config.json of a UNet that is built and not read; None for SDXL's."""
-    return TINY_UNET if source == "tiny" else None
 
 
 def _start(networks: Networks, paths: Paths, starts: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -170,14 +138,13 @@ def _start(networks: Networks, paths: Paths, starts: Mapping[str, Mapping[str, T
     ):
         if path is None:
             continue
-        if part in starts:
-            weights = starts[part]
-        elif networks.shared is not None:
-            raise ValueError(
-                f"models.{part} is {path}, and with lora_rank it can only be a run's folder: the UNet's own "
-                "weights are models.teacher."
-            )
-        else:
+        weights = starts.get(part)
+        if weights is None:
+            if networks.shared is not None:
+                raise ValueError(
+                    f"models.{part} is {path}, and with lora_rank it can only be a run's folder: the UNet's "
+                    "own weights are models.teacher."
+                )
             weights = load_unet(path).state_dict()
             takers = tuple(getattr(taker, "unet", taker) for taker in takers)
         for taker in takers:
@@ -185,10 +152,6 @@ def _start(networks: Networks, paths: Paths, starts: Mapping[str, Mapping[str, T
                 taker.load_state_dict(weights)
             except RuntimeError as error:
                 raise ValueError(f"The {part} of {path} is of another network: {error}") from error
-
-
-def _fakes(config: Config) -> int:
-    return 2 if config.mu_fake == "separate" else 1
 
 
 def autoencoder(paths: Paths) -> Any:
@@ -220,8 +183,12 @@ def _depth(paths: Paths) -> Metric3Dv2:
     if paths.source == "random":
         return Metric3Dv2(PUBLISHED[_RANDOM_DEPTH])
     network = Metric3Dv2(TINY_DEPTH)
-    # as it is made, a tiny depth network says the same everywhere, and everything after it learns nothing
-    he_scaled(network)
+    # as it is made, a tiny depth network says the same everywhere, and everything after it learns nothing:
+    # variances of 2 / inputs let its signals keep their size
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim >= 2 and weight.requires_grad:
+                weight.normal_(0.0, math.sqrt(2.0 / weight[0].numel()))
     return network
 
 
@@ -229,11 +196,3 @@ def _focus(paths: Paths) -> FocusPredictor:
     if paths.source == "files":
         return load_predictor(str(paths.focus))
     return FocusPredictor(VisualSaliencyTransformer(TINY_VST if paths.source == "tiny" else None))
-
-
-def he_scaled(network: nn.Module) -> None:
-    """Draw all matrices and kernels anew with variance 2 / inputs, so that signals keep their size."""
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.ndim >= 2 and weight.requires_grad:
-                weight.normal_(0.0, math.sqrt(2.0 / weight[0].numel()))

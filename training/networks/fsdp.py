@@ -7,7 +7,7 @@ gather the weights. Everything trainable is sharded, so that one norm can be tak
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -27,12 +27,8 @@ UNITS = ("Transformer2DModel", "ResnetBlock2D")
 def device_mesh(device: torch.device | str, per_node: int | None = None) -> DeviceMesh:
     """The ranks as a mesh: sharded within a node and, when there are several, repeated over the nodes (HSDP).
 
-    Args:
-        device: what the ranks compute on, `cuda` or `cpu`.
-        per_node: ranks of a node; torchrun's `LOCAL_WORLD_SIZE` when not given.
-
-    Raises:
-        ValueError: when the nodes do not hold the same number of ranks.
+    device: what the ranks compute on. per_node: ranks of a node, torchrun's `LOCAL_WORLD_SIZE` unless given.
+    Raises ValueError when the nodes do not hold the same number of ranks.
     """
     kind, world = torch.device(device).type, dist.get_world_size()
     per_node = per_node or int(os.environ.get("LOCAL_WORLD_SIZE", world))
@@ -45,9 +41,9 @@ def device_mesh(device: torch.device | str, per_node: int | None = None) -> Devi
     return init_device_mesh(kind, (world // per_node, per_node), mesh_dim_names=("replicate", "shard"))
 
 
-def units(module: nn.Module, names: Sequence[str] = UNITS) -> list[nn.Module]:
-    """The layers of a network that become units of their own, by the names of their classes."""
-    return [layer for layer in module.modules() if type(layer).__name__ in names]
+def units(module: nn.Module) -> list[nn.Module]:
+    """The layers of a network that become units of their own."""
+    return [layer for layer in module.modules() if type(layer).__name__ in UNITS]
 
 
 def shard(
@@ -61,25 +57,17 @@ def shard(
 
     The weights stay as they are and are gathered as `dtype`; gradients are reduced in float32 or better.
     Inputs are not cast: picture sizes above 256 would lose their last digits in bfloat16. A caller casts
-    what should be.
-
-    Args:
-        module: the root. Call `warm_up` before anything of it is frozen.
-        mesh: of `device_mesh`.
-        dtype: of the gathered weights.
-        exact: parts that compute as they are kept whatever `dtype` is, each a unit of its own.
+    what should be. exact: parts that compute as they are stored whatever `dtype` is, each a unit of its own.
+    `Networks.warm_up` must run before anything of the module is frozen.
     """
     reduced = torch.promote_types(dtype, torch.float32)
     lower = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced, cast_forward_inputs=False)
-    full = MixedPrecisionPolicy()
-    kept = list(exact)
-    inside = {layer for part in kept for layer in part.modules()}
-    for part in kept:
-        fully_shard(part, mesh=mesh, mp_policy=full)
-    for layer in units(module):
-        if layer not in inside:
-            fully_shard(layer, mesh=mesh, mp_policy=lower)
-    fully_shard(module, mesh=mesh, mp_policy=lower)
+    exact = list(exact)
+    inside = {layer for part in exact for layer in part.modules()}
+    for part in exact:
+        fully_shard(part, mesh=mesh, mp_policy=MixedPrecisionPolicy())
+    for layer in (*(layer for layer in units(module) if layer not in inside), module):
+        fully_shard(layer, mesh=mesh, mp_policy=lower)
     return module
 
 
@@ -98,21 +86,10 @@ def shard_networks(networks: Networks, config: Config, mesh: DeviceMesh, prompt:
     shard(networks.teacher, mesh, dtype=dtype)
     if networks.focus is not None:
         shard(networks.focus, mesh, dtype=networks.exact)
-    warm_up(*networks.warm_ups(config, prompt))
+    networks.warm_up(config, prompt)
     for network in networks.trainable(config).values():
         reshard(network)  # an optimiser must be given the shards
     return networks
-
-
-def warm_up(*calls: Callable[[], object]) -> None:
-    """Run each trainable network once without gradients, while all of its weights are trainable.
-
-    FSDP2 settles at the first forward which dtype a gradient is reduced in, from what is trainable then. A
-    network that is frozen at that moment fails in bfloat16 when it is trained later.
-    """
-    with torch.no_grad():
-        for call in calls:
-            call()
 
 
 def reshard(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ autoencoder and the depth network are frozen and small enough to be whole everyw
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -207,25 +207,25 @@ class Networks:
         """The fake score of a set."""
         return self.fake[int(shallow) if len(self.fake) > 1 else 0]
 
-    def warm_ups(self, config: Config, prompt: Prompt) -> list[Callable[[], Any]]:
-        """One call per trainable network, to be run without gradients before anything is frozen."""
+    @torch.no_grad()
+    def warm_up(self, config: Config, prompt: Prompt) -> None:
+        """Run each trainable network once without gradients, while all of its weights are trainable.
+
+        FSDP2 settles at the first forward which dtype a gradient is reduced in, from what is trainable then.
+        A network that is frozen at that moment fails in bfloat16 when it is trained later.
+        """
         count, side = prompt.text.shape[0], config.latent_side
         noisy = torch.zeros(count, 4, side, side, device=self.device)
         t = torch.zeros(count, dtype=torch.long, device=self.device)
-        calls: list[Callable[[], Any]] = [
-            lambda shallow=shallow: (
-                self.fake_eps(noisy, t, prompt, shallow),
-                self.logits(noisy, t, prompt, shallow),
-            )
-            for shallow in (False, True)[: max(len(self.fake), self.heads)]
-        ]
+        for shallow in (False, True)[: max(len(self.fake), self.heads)]:
+            self.fake_eps(noisy, t, prompt, shallow)
+            self.logits(noisy, t, prompt, shallow)
         if config.train_generator:
             one = torch.ones(count, device=self.device)
-            calls.append(lambda: self.student_eps(noisy, t, prompt, one, one))
+            self.student_eps(noisy, t, prompt, one, one)
         if self.focus is not None and config.train_focus:
             picture = torch.rand(count, 3, config.size_px, config.size_px, device=self.device)
-            calls.append(lambda: self.focus(picture, 1.0 + picture[:, 0]))
-        return calls
+            self.focus(picture, 1.0 + picture[:, 0])
 
     @property
     def heads(self) -> int:

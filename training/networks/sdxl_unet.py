@@ -105,10 +105,8 @@ def generate(
         raise ValueError(f"Step {start_step} starts from a latent, and there is none: start at step 0.")
 
     def eps(noisy: Tensor, t: int) -> Tensor:
-        added = {
-            "text_embeds": pooled.to(weight),
-            "time_ids": (time_ids(noisy) if ids is None else ids).to(weight.device, torch.float32),
-        }
+        sizes = (time_ids(noisy) if ids is None else ids).to(weight.device, torch.float32)
+        added = {"text_embeds": pooled.to(weight), "time_ids": sizes}
         reads = {"encoder_hidden_states": text.to(weight), "added_cond_kwargs": added}
         return unet(noisy.to(weight.dtype), t, **reads).sample
 

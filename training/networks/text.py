@@ -21,13 +21,8 @@ _SDXL: tuple[dict[str, Any], ...] = (
         "hidden_act": "gelu", "projection_dim": 1280,
     },
 )  # fmt: skip
-_TINY: tuple[dict[str, Any], ...] = (
-    {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
-    {
-        "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "hidden_act": "gelu", "projection_dim": 16,
-    },
-)  # fmt: skip
+_TINY_ONE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+_TINY: tuple[dict[str, Any], ...] = (_TINY_ONE, {**_TINY_ONE, "hidden_act": "gelu", "projection_dim": 16})
 
 
 class TextEncoders(nn.Module):
@@ -106,16 +101,10 @@ def _untrained(sizes: Sequence[dict[str, Any]], transformers: Any) -> TextEncode
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
-    ends = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    first, second = (
-        transformers.CLIPTextConfig(vocab_size=len(vocabulary), **size, **ends) for size in sizes
-    )
-    return TextEncoders(
-        (tokenizer, tokenizer),
-        transformers.CLIPTextModel(first),
-        transformers.CLIPTextModelWithProjection(second),
-    )
+    ends = {f"{end}_token_id": getattr(tokenizer, f"{end}_token_id") for end in ("bos", "eos", "pad")}
+    kinds = (transformers.CLIPTextModel, transformers.CLIPTextModelWithProjection)
+    encoders = [
+        kind(transformers.CLIPTextConfig(vocab_size=len(vocabulary), **size, **ends))
+        for kind, size in zip(kinds, sizes, strict=True)
+    ]
+    return TextEncoders((tokenizer, tokenizer), *encoders)

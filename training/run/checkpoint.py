@@ -30,6 +30,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lens_models.files import sync
+
 from . import state
 from .state import Models, Optimisers, in_ranks
 
@@ -131,8 +133,8 @@ class Checkpoints:
         if found is None:
             return None
         folder, content = found
-        with _naming(folder):
-            state.read_all(folder / "dcp", models, optimisers, content["groups"], content["values"])
+        with _tensors(folder) as tensors:
+            state.read_all(tensors, models, optimisers, content["groups"], content["values"])
         return Resumed(folder, content["step"], content["further"])
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
@@ -181,13 +183,13 @@ class Checkpoints:
             str(file.relative_to(part)): file.stat().st_size for file in part.rglob("*") if file.is_file()
         }
         for inner in (part / "dcp", part):
-            _sync(inner)
+            sync(inner)
         if folder.exists():
             _delete(folder)
         part.rename(folder)
         _write(folder / "COMPLETE", json.dumps({"files": files}, indent=1))
-        _sync(folder)
-        _sync(self.root)
+        sync(folder)
+        sync(self.root)
         try:
             self._prune()
         except OSError as error:
@@ -230,52 +232,42 @@ def read_model(folder: str | Path, name: str) -> dict[str, Tensor]:
 
     Raises ValueError for an incomplete checkpoint and when it holds no such model.
     """
-    folder = _whole(folder)
-    with _naming(folder):
-        return state.read_model(folder / "dcp", name)
+    with _tensors(Path(folder)) as tensors:
+        return state.read_model(tensors, name)
 
 
 def models_in(folder: str | Path) -> list[str]:
     """Names of the models that a checkpoint holds. Raises ValueError for an incomplete one."""
-    folder = _whole(folder)
-    with _naming(folder):
-        return state.models_in(folder / "dcp")
+    with _tensors(Path(folder)) as tensors:
+        return state.models_in(tensors)
 
 
-class StopRequest:
+@contextmanager
+def stop_requests(device: torch.device | str = "cpu") -> Iterator[Callable[[], bool]]:
     """Makes SIGTERM a question that the loop asks after every step, so that it can save and end.
 
-        with StopRequest() as stop:
+        with stop_requests() as asked:
             ...
-            if stop.asked():
+            if asked():
                 checkpoints.save(...)
 
-    device: on which the ranks can reduce a number, "cuda" with NCCL. To be entered in the main thread.
+    The answer is the same on all ranks, which ask together: whether any of them was asked to stop. device: on
+    which they can reduce a number, "cuda" with NCCL. To be entered in the main thread.
     """
+    received = []
 
-    def __init__(self, device: torch.device | str = "cpu", signals: Collection[int] = (signal.SIGTERM,)):
-        self._device, self._signals = device, tuple(signals)
-        self._before: dict[int, Any] = {}
-        self._asked = False
-
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._ask) for number in self._signals}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Whether any rank was asked to stop; the same answer on all, which call this together."""
+    def asked() -> bool:
         if not in_ranks():
-            return self._asked
-        asked = torch.tensor(float(self._asked), device=self._device)
-        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        return bool(asked.item())
+            return bool(received)
+        anywhere = torch.tensor(float(bool(received)), device=device)
+        dist.all_reduce(anywhere, op=dist.ReduceOp.MAX)
+        return bool(anywhere.item())
 
-    def _ask(self, number: int, _: object) -> None:
-        self._asked = True
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _on_first(action: Callable[[], _T]) -> _T:
@@ -296,19 +288,14 @@ def _on_first(action: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Put the checkpoint's name before what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{folder} cannot be loaded. {error}") from error
-
-
-def _whole(folder: str | Path) -> Path:
-    folder = Path(folder)
+def _tensors(folder: Path) -> Iterator[Path]:
+    """The folder of a complete checkpoint's tensors; what is wrong with them gets the checkpoint's name."""
     if not _complete(folder):
         raise ValueError(f"{folder} is not a complete checkpoint: take another one, or copy it again.")
-    return folder
+    try:
+        yield folder / "dcp"
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be loaded. {error}") from error
 
 
 def _differences(there: Any, here: Any, may_change: Collection[str]) -> list[str]:
@@ -355,19 +342,8 @@ def _delete(folder: Path) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    file.write_text(text + "\n", encoding="utf-8")
+    sync(file)
 
 
 def _bytes(count: int) -> str:

@@ -24,7 +24,7 @@ from ..networks.fsdp import device_mesh, shard_networks
 from ..networks.models import ExifGenerator
 from ..networks.text import TextEncoders, build_text
 from . import samples
-from .checkpoint import Checkpoints, Resumed, StopRequest
+from .checkpoint import Checkpoints, Resumed, stop_requests
 from .loop import Step, Trainer
 from .run_folder import CHECKPOINTS, starting_weights, write
 from .run_log import Histograms, RunLog
@@ -144,7 +144,7 @@ def _train(
             save_png(folder / "samples" / f"step_{step:06d}.png", grid)
         run_log.picture("samples", step, grid)
 
-    with StopRequest(ranks.device) as stop, run_log, bar:
+    with stop_requests(ranks.device) as asked_to_stop, run_log, bar:
         run_log.event(
             "started", first, world=ranks.world, global_batch=source.global_batch, config=config.hash
         )
@@ -158,7 +158,7 @@ def _train(
             bar.update()
             if _due(after, config.log.histograms_every):
                 run_log.histograms(after, histograms.taken(ranks.device))
-            last, asked = after == config.steps, stop.asked()
+            last, asked = after == config.steps, asked_to_stop()
             if _due(after, config.saving.every) or last or asked:
                 save(after)
             if config.log.samples_every and (last or _due(after, config.log.samples_every)):

@@ -77,10 +77,8 @@ def groups(models: Models, optimisers: Optimisers) -> dict[str, list[dict[str, A
                 f"({', '.join(models)}): give their model as well."
             )
         found[name] = [
-            {
-                key: [owners[id(p)] for p in value] if key == "params" else _plain(value)
-                for key, value in group.items()
-            }
+            {key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()}
+            | {"params": [owners[id(p)] for p in group["params"]]}
             for group in optimiser.param_groups
         ]
     return found
@@ -92,8 +90,8 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
         with _quiet():
             save(tensors, storage_writer=_Writer(folder), no_dist=not in_ranks())
     except CheckpointException as error:
-        causes = _causes(error)
-        raise next((c for c in causes if isinstance(c, OSError)), OSError(_messages(causes))) from error
+        causes = [cause for cause, _ in error.failures.values()]
+        raise next((c for c in causes if isinstance(c, OSError)), OSError(_messages(error))) from error
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -113,7 +111,7 @@ def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> No
         with _quiet():
             load(tensors, storage_reader=FileSystemReader(folder), no_dist=alone or not in_ranks())
     except CheckpointException as error:
-        raise ValueError(f"Its files are damaged ({_messages(_causes(error))}).") from error
+        raise ValueError(f"Its files are damaged ({_messages(error)}).") from error
 
 
 def models_in(folder: Path) -> list[str]:
@@ -148,7 +146,11 @@ def read_all(
     """
     held, tensors = stored(folder), weights(models)
     _compare({key: meta for key, meta in held.items() if key.startswith(_MODELS)}, tensors)
-    if _members(saved_groups) != _members(groups(models, optimisers)):
+    members, saved_members = (
+        {name: [group["params"] for group in found] for name, found in given.items()}
+        for given in (groups(models, optimisers), saved_groups)
+    )
+    if members != saved_members:
         raise ValueError(
             f"The optimisers ({', '.join(saved_groups) or 'none'}) hold other parameters there than those of "
             f"this run ({', '.join(optimisers) or 'none'}): build them as in the run that wrote it."
@@ -161,7 +163,10 @@ def read_all(
     }
     for key, meta in held.items():
         if key.startswith(_OPTIMISERS):
-            tensors[key] = _empty(meta, parameters[key.rpartition("/")[0]])
+            parameter, dtype = parameters[key.rpartition("/")[0]].detach(), meta.properties.dtype
+            tensors[key] = torch.empty(meta.size, dtype=dtype)
+            if meta.size == parameter.shape:  # then it is sharded like its parameter
+                tensors[key] = torch.empty_like(parameter, dtype=dtype)
     read(folder, tensors)
     for name, optimiser in optimisers.items():
         _restore(optimiser, f"{_OPTIMISERS}{name}/", {**tensors, **values}, saved_groups[name])
@@ -185,23 +190,15 @@ def _restore(
     optimiser.load_state_dict({"state": numbered, "param_groups": restored})
 
 
-def _empty(meta: Any, parameter: Tensor) -> Tensor:
-    """Room for an entry: sharded as its parameter when it has its shape."""
-    if meta.size == parameter.shape:
-        return torch.empty_like(parameter.detach(), dtype=meta.properties.dtype)
-    return torch.empty(meta.size, dtype=meta.properties.dtype)
-
-
 def _compare(held: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
     """Raises ValueError unless names, shapes and precisions of the weights are the same."""
-    complaints = []
-    for keys, problem in (
-        (sorted(set(wanted) - set(held)), "missing there"),
-        (sorted(set(held) - set(wanted)), "not expected"),
-    ):
-        if keys:
-            complaints.append(f"{len(keys)} {problem}: {listed([k.removeprefix(_MODELS) for k in keys])}")
-    for key in sorted(set(wanted) & set(held)):
+    differing = {"missing there": wanted.keys() - held.keys(), "not expected": held.keys() - wanted.keys()}
+    complaints = [
+        f"{len(keys)} {problem}: {listed(sorted(key.removeprefix(_MODELS) for key in keys))}"
+        for problem, keys in differing.items()
+        if keys
+    ]
+    for key in sorted(wanted.keys() & held.keys()):
         there = (tuple(held[key].size), held[key].properties.dtype)
         here = (tuple(wanted[key].shape), wanted[key].dtype)
         if there != here:
@@ -223,14 +220,6 @@ def _owners(models: Models) -> dict[int, str]:
 def _parameters(optimiser: Optimizer) -> Iterator[Tensor]:
     for group in optimiser.param_groups:
         yield from group["params"]
-
-
-def _members(meta: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[list[str]]]:
-    return {name: [group["params"] for group in found] for name, found in meta.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) else value
 
 
 class _Writer(FileSystemWriter):
@@ -258,12 +247,8 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(cause.errno, cause.strerror) from error
 
 
-def _causes(error: CheckpointException) -> list[BaseException]:
-    return [cause for cause, _ in error.failures.values()]
-
-
-def _messages(causes: list[BaseException]) -> str:
-    return "; ".join(sorted({str(cause) or type(cause).__name__ for cause in causes}))
+def _messages(error: CheckpointException) -> str:
+    return "; ".join(sorted({str(cause) or type(cause).__name__ for cause, _ in error.failures.values()}))
 
 
 @contextmanager
