@@ -19,26 +19,21 @@ from pathlib import Path
 
 from measuring import options
 
-from tests.training.curate_photos import exif, scene
-from training.curate.blur import classify_blur
-from training.curate.duplicates import drop_duplicates
-from training.curate.exif import read_headers
+from tests.training import curate_photos
+from training.curate import blur, duplicates, exif, index, pack, rules
 from training.curate.flow import Engine
-from training.curate.index import index_photos
 from training.curate.options import Curation
-from training.curate.pack import pack_sets
-from training.curate.rules import apply_rules
 
 MANY = 300_000_000
 HOUR_S, TERA = 3600.0, 1e12
 #: Each stage, and the share of all photos that reaches it, for the estimate only: the paper keeps 1 %.
 STAGES = {
-    "index": (index_photos, 1.0),
-    "exif": (read_headers, 1.0),
-    "rules": (apply_rules, 1.0),
-    "duplicates": (drop_duplicates, 0.25),
-    "blur": (classify_blur, 0.2),
-    "pack": (pack_sets, 0.01),
+    "index": (index.run, 1.0),
+    "exif": (exif.run, 1.0),
+    "rules": (rules.run, 1.0),
+    "duplicates": (duplicates.run, 0.25),
+    "blur": (blur.run, 0.2),
+    "pack": (pack.run, 0.01),
 }
 NETWORKS = ("blur", "pack")
 
@@ -48,7 +43,8 @@ def write_photos(folder: Path, count: int, size: tuple[int, int]) -> int:
     bodies = []
     for k in range(16):
         encoded = io.BytesIO()
-        scene(k, *size).save(encoded, "JPEG", quality=90, exif=exif(2.8 if k % 2 else 11.0, camera=k % 4))
+        header = curate_photos.exif(2.8 if k % 2 else 11.0, camera=k % 4)
+        curate_photos.scene(k, *size).save(encoded, "JPEG", quality=90, exif=header)
         bodies.append(encoded.getvalue())
     folder.mkdir(parents=True)
     total = 0

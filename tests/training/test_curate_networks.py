@@ -272,7 +272,7 @@ def test_the_photo_check_says_a_probability(tmp_path, internvl):
     assert [v["p_yes"] for v in alone.judge(rows)] == pytest.approx(told, abs=1e-5)
     least = sorted(told)[2]
     strict = photo_stage.PhotoCheckWorker(
-        config(tmp_path, photo=Photo(model=internvl, least_p_yes=least)), worker.check
+        config(tmp_path, photo=Photo(model=internvl, least_p_yes=least)), worker.model
     )
     found = strict.judge(rows)
     assert sum(v["kept"] for v in found) == 3

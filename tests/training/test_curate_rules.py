@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.training.curate_photos import scene
-from training.curate.duplicates import Photos, compare, dhash, near_pairs
+from training.curate.duplicates import compare, dhash, near_pairs
 from training.curate.options import Rules
 from training.curate.rules import is_phone, judge_row, read_phones
 
@@ -136,17 +136,17 @@ def test_a_table_of_phones_of_ones_own(tmp_path):
             read_phones(tmp_path / "p.csv")
 
 
-def photos(hashes, keys=None, pixels=None, contrast=None, sets=None) -> Photos:
+def photos(hashes, keys=None, pixels=None, contrast=None, sets=None) -> dict[str, np.ndarray]:
     count = len(hashes)
-    return Photos(
+    return dict(
         unit=np.arange(count) // 3,
         row=np.arange(count) % 3,
-        set=sets or ["deep"] * count,
-        key=keys or [f"{k:06d}" for k in range(count)],
-        path=[f"{k}.jpg" for k in range(count)],
+        set=np.array(sets or ["deep"] * count, object),
+        key=np.array(keys or [f"{k:06d}" for k in range(count)], object),
+        path=np.array([f"{k}.jpg" for k in range(count)], object),
         dhash=np.array(hashes, np.uint64),
         pixels=np.array(pixels or [100] * count),
-        contrast=np.array(contrast or [True] * count),
+        contrast=np.array(contrast or [True] * count, bool),
     )
 
 

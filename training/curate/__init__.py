@@ -7,14 +7,5 @@ It reads the photos that the stage before it kept and writes a row for each of t
 reason. So a photo's last row says what became of it. No pixels pass from stage to stage.
 """
 
-#: In the order in which they run: a module of this name, and its function.
-STAGES = {
-    "index": "index_photos",
-    "exif": "read_headers",
-    "rules": "apply_rules",
-    "duplicates": "drop_duplicates",
-    "blur": "classify_blur",
-    "photo": "check_photos",
-    "caption": "write_captions",
-    "pack": "pack_sets",
-}
+#: In the order in which they run: each a module with a function `run`.
+STAGES = ("index", "exif", "rules", "duplicates", "blur", "photo", "caption", "pack")

@@ -10,7 +10,7 @@ import torch
 
 from ..data.packed import file_hash
 from .classifier.net import CLASSES, TINY, BlurNet, Calibration, load_blur_net
-from .flow import Done, Engine, Progress, dropped, judge_photos, kept
+from .flow import dropped, kept
 from .gpu_worker import PictureWorker
 from .options import Blur, Curation
 from .pixels import views_of
@@ -18,16 +18,6 @@ from .rules import DEEP, SHALLOW
 
 #: What each set is made of (Appendix D).
 WANTED = {DEEP: "none", SHALLOW: "desirable"}
-
-
-def classify_blur(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
-    """Classify all photos."""
-    options, weights = config.blur, "tiny"
-    if options.source == "files":
-        if not options.weights:
-            raise ValueError("blur.weights must be set to a file of train-blur, or blur.skip to true.")
-        weights = file_hash(Path(options.weights))
-    return judge_photos(config, "blur", BlurWorker, before, engine, progress, extra=weights, gpu=True)
 
 
 def load_network(options: Blur) -> tuple[BlurNet, Calibration]:
@@ -58,6 +48,15 @@ class BlurWorker(PictureWorker):
         self.network, self.calibration = load_network(config.blur)
         self.network.to(self.device)
 
+    @classmethod
+    def extra(cls, config: Curation, **more: Any) -> str:
+        """The hash of the weights."""
+        if config.blur.source == "tiny":
+            return "tiny"
+        if not config.blur.weights:
+            raise ValueError("blur.weights must be set to a file of train-blur, or blur.skip to true.")
+        return file_hash(Path(config.blur.weights))
+
     def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
         options = self.config.blur
         views = torch.stack([views_of(picture, options.crop_px, options.crops) for picture in pictures])
@@ -76,3 +75,6 @@ class BlurWorker(PictureWorker):
         if predicted is None:
             return dropped("its blur is not certain", **columns)
         return dropped(f"{row['set']}, and blur: {predicted}", **columns)
+
+
+run = BlurWorker.run

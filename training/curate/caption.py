@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import torch
 
 from ..config.load import ConfigError
-from .flow import Done, Engine, Progress, dropped, kept, picture_path
-from .gpu_worker import PictureWorker, judge_with_model, pixel_values, pretrained
-from .options import Caption, Curation
-
-#: CLIP's, which BLIP-2 was trained with.
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from .flow import dropped, kept, picture_path
+from .gpu_worker import CLIP, ModelWorker, PictureModel
+from .options import Caption
 
 
-class Captioner(Protocol):
-    """Describes pictures."""
-
-    side: int
-
-    def captions(self, pictures: Sequence[Any]) -> list[str]:
-        """A sentence for each Pillow picture."""
-        ...
-
-
-def write_captions(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
-    """Describe all photos."""
-    return judge_with_model(config, "caption", CaptionWorker, "a BLIP-2", before, engine, progress)
-
-
-class Blip2:
-    """BLIP-2 through transformers, the most probable word at a time: the same caption in every run."""
+class Blip2(PictureModel):
+    """BLIP-2, the most probable word at a time: the same caption in every run."""
 
     def __init__(self, options: Caption, device: str = "cpu"):
-        from transformers import AutoTokenizer, Blip2ForConditionalGeneration
-
-        dtype = torch.float16 if device == "cuda" else torch.float32
-        self.device, self.options = device, options
-        self.tokenizer = pretrained(AutoTokenizer, options.model, options.revision, "caption")
-        network = pretrained(
-            Blip2ForConditionalGeneration, options.model, options.revision, "caption", dtype=dtype
-        )
-        self.network = network.to(device).eval()
-        sizes = network.config
+        super().__init__("Blip2ForConditionalGeneration", options, device, torch.float16, CLIP)
+        self.options, sizes = options, self.network.config
         self.side = sizes.vision_config.image_size
         if sizes.image_token_index is None:
             raise ConfigError(
@@ -59,31 +33,20 @@ class Blip2:
     @torch.inference_mode()
     def captions(self, pictures: Sequence[Any]) -> list[str]:
         """A sentence for each Pillow picture."""
-        pixels = pixel_values(pictures, self.side, _MEAN, _STD).to(self.device, self.network.dtype)
-        ids = self.prompt.expand(len(pictures), -1).to(self.device)
-        written = self.network.generate(
-            pixel_values=pixels,
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=self.options.max_tokens,
-            do_sample=False,
-        )
+        inputs = self.inputs(pictures)
+        written = self.network.generate(**inputs, max_new_tokens=self.options.max_tokens, do_sample=False)
+        ids = inputs["input_ids"]
         if written.shape[1] >= ids.shape[1] and torch.equal(written[:, : ids.shape[1]], ids):
             written = written[:, ids.shape[1] :]
-        return [
-            " ".join(text.split()) for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        ]
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
 
 
-class CaptionWorker(PictureWorker):
+class CaptionWorker(ModelWorker):
     """Describes a unit's photos."""
 
     columns = (("caption", pa.string()),)
-
-    def __init__(self, config: Curation, captioner: Captioner | None = None):
-        super().__init__(config)
-        self.captioner = captioner or Blip2(config.caption, self.device)
-        self.draft_px = self.captioner.side
+    kind, Model = "a BLIP-2", Blip2
 
     def early_verdict(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The words in the file beside the photo, where there are any."""
@@ -99,5 +62,8 @@ class CaptionWorker(PictureWorker):
     def verdicts(self, rows: list[dict[str, Any]], pictures: list[Any]) -> list[dict[str, Any]]:
         return [
             kept(row["reason"], caption=text) if text else dropped("its caption is empty", caption=text)
-            for row, text in zip(rows, self.captioner.captions(pictures), strict=True)
+            for row, text in zip(rows, self.model.captions(pictures), strict=True)
         ]
+
+
+run = CaptionWorker.run

@@ -84,7 +84,7 @@ def run_one(config, stage: str, engine, before=None):
     if stage != "index":
         arguments.append(before or read_done(config, config.stages[config.stages.index(stage) - 1]))
     with _progress(stage) as progress:
-        done = getattr(module, STAGES[stage])(*arguments, engine, progress)
+        done = module.run(*arguments, engine, progress)
     kept, dropped = counts(config, done)
     log.info("%s: %s kept, %s dropped", stage, f"{kept:,}", f"{dropped:,}")
     return done

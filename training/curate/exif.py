@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lens_models.photo.exif import read_exif
 
-from .flow import Done, Engine, Progress, RowWorker, dropped, judge_photos, kept, picture_path
-from .options import Curation, Exif
+from .flow import RowWorker, dropped, kept, picture_path
+from .options import Exif
 from .timeout import call_within
 
 #: PNG's header has the bits of a channel there.
@@ -23,11 +23,6 @@ _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _MILLION = 1e6
 #: Formats of which a camera writes several pictures into one file, the first being the photo.
 _SEVERAL = ("MPO",)
-
-
-def read_headers(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
-    """Read all headers."""
-    return judge_photos(config, "exif", HeaderWorker, before, engine, progress)
 
 
 class HeaderWorker(RowWorker):
@@ -49,18 +44,18 @@ class HeaderWorker(RowWorker):
         ("sensor_mm", pa.float64()),
     )
 
-    def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def verdict(self, row: dict[str, Any]) -> dict[str, Any]:
         options = self.config.exif
-        verdicts = []
-        for row in rows:
-            try:
-                verdict = call_within(options.timeout_s, header, picture_path(self.config, row), options)
-            except Exception as error:  # damaged files fail in every way there is
-                verdict = dropped(f"its header cannot be read: {str(error) or type(error).__name__}")
-            if verdict["kept"] and not verdict["reason"]:
-                verdict["reason"] = row["reason"]
-            verdicts.append(verdict)
-        return verdicts
+        try:
+            verdict = call_within(options.timeout_s, header, picture_path(self.config, row), options)
+        except Exception as error:  # damaged files fail in every way there is
+            return dropped(f"its header cannot be read: {str(error) or type(error).__name__}")
+        if verdict["kept"] and not verdict["reason"]:
+            verdict["reason"] = row["reason"]
+        return verdict
+
+
+run = HeaderWorker.run
 
 
 def header(path: Path, options: Exif) -> dict[str, Any]:

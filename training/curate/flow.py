@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,16 +34,6 @@ from .pixels import open_photo
 VERSION = 1
 #: Every stage's table starts with these; `reason` says why a photo was dropped, or remarks on a kept one.
 VERDICT = [("kept", pa.bool_()), ("reason", pa.string())]
-
-
-class Progress(Protocol):
-    """Counts photos; a bar of tqdm is one."""
-
-    def reset(self, total: int) -> None:
-        """A stage with so many photos begins."""
-
-    def update(self, n: int) -> Any:
-        """So many more are done."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +64,6 @@ class Done:
             yield from read_table(file, columns).to_pylist()
 
 
-def judge_photos(
-    config: Curation,
-    stage: str,
-    worker: Callable[[Curation], RowWorker],
-    before: Done,
-    engine: Engine,
-    progress: Progress | None = None,
-    **more: Any,
-) -> Done:
-    """Run a stage over all rows that the stage before it kept; further arguments are those of `run_stage`."""
-    inputs = [(name, (f"{before.folder}/{name}.parquet",)) for name in before.units]
-    total = counts(config, before)[0]
-    make = partial(worker, config)
-    return run_stage(config, stage, inputs, make, engine, total=total, progress=progress, **more)
-
-
 def run_stage(
     config: Curation,
     stage: str,
@@ -101,13 +75,13 @@ def run_stage(
     note: str | None = None,
     gpu: bool = False,
     total: int = 0,
-    progress: Progress | None = None,
+    progress: Any = None,
 ) -> Done:
     """Do the units that are missing, write the settings into the folder, and the note.
 
     inputs: what each unit is (a text that changes with what it reads) and its items. extra: further settings
     in the names, such as the hash of weights. note: name of the note of a preparation; the stage's own when
-    not given. total: photos.
+    not given. total: photos. progress: counts them; a bar of tqdm, or what has its `reset` and `update`.
     """
     chain = digest(VERSION, config.chain(stage), extra)
     units = [work.Unit(digest(chain, name), items) for name, items in _numbered(inputs)]
@@ -119,7 +93,8 @@ def run_stage(
     if progress is not None:
         progress.reset(total)
         left = {unit.name for unit in work.missing(path, units)}
-        progress.update(sum(row_count(path / f"{u.name}.parquet") for u in units if u.name not in left))
+        there = [path / f"{unit.name}.parquet" for unit in units if unit.name not in left]
+        progress.update(sum(pq.read_metadata(file).num_rows for file in there))
     work.run(
         units,
         make_worker,
@@ -197,11 +172,6 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     return pq.read_table(path, columns=list(columns) if columns else None, partitioning=cast("str", None))
 
 
-def row_count(path: Path) -> int:
-    """Of a unit's table."""
-    return pq.read_metadata(path).num_rows
-
-
 def counts(config: Curation, done: Done) -> tuple[int, int]:
     """Photos that a stage kept and dropped."""
     kept = total = 0
@@ -221,23 +191,68 @@ def with_columns(table: pa.Table, columns: Iterable[tuple[str, pa.DataType, Sequ
     return table
 
 
+def signed(table: pa.Table, config: Curation, stage: str, unit: work.Unit) -> pa.Table:
+    """The table with what it was made with in its metadata."""
+    return table.replace_schema_metadata({"settings": config.chain(stage), "unit": unit.name})
+
+
 class Undecodable(ValueError):
     """A photo without pixels; the message is the reason for the table."""
 
 
 class RowWorker:
-    """Reads a unit's kept rows and adds the verdict of `judge` on each.
+    """Reads a unit's kept rows and adds the verdict of `verdict`, or `judge`, on each.
 
-    columns: names and types of what is added, besides the verdict.
+    stage: the name of its module. columns: names and types of what is added, besides the verdict.
+    gpu: whether it runs a network.
     """
 
+    stage: str
     columns: tuple[tuple[str, pa.DataType], ...] = ()
+    gpu = False
+
+    def __init_subclass__(cls) -> None:
+        cls.stage = cls.__module__.rpartition(".")[2]
 
     def __init__(self, config: Curation):
         self.config = config
 
+    @classmethod
+    def extra(cls, config: Curation, **more: Any) -> str:
+        """Further settings in the names of the units, as `run_stage` has it. more: as in `run`."""
+        return ""
+
+    @classmethod
+    def run(
+        cls, config: Curation, before: Done, engine: Engine, progress: Any = None, *, note: str | None = None,
+        **more: Any,
+    ) -> Done:  # fmt: skip
+        """The stage over all rows that the stage before it kept. more: further arguments of the worker."""
+        return run_stage(
+            config,
+            cls.stage,
+            [(name, (f"{before.folder}/{name}.parquet",)) for name in before.units],
+            partial(cls, config, **more),
+            engine,
+            extra=cls.extra(config, **more),
+            note=note,
+            gpu=cls.gpu,
+            total=counts(config, before)[0],
+            progress=progress,
+        )
+
     def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """For each row kept, reason and the columns; what is left out is None."""
+        verdicts = []
+        for row in rows:
+            try:
+                verdicts.append(self.verdict(row))
+            except Undecodable as error:
+                verdicts.append(dropped(str(error)))
+        return verdicts
+
+    def verdict(self, row: dict[str, Any]) -> dict[str, Any]:
+        """On one row. Raises Undecodable for one to drop."""
         raise NotImplementedError
 
     def open(self, row: dict[str, Any], draft_px: int | None = None) -> Any:
@@ -245,21 +260,16 @@ class RowWorker:
         try:
             return open_photo(picture_path(self.config, row), draft_px=draft_px)
         except Exception as error:  # damaged files fail in every way there is
-            reason = f"its pixels cannot be decoded: {str(error) or type(error).__name__}"
-            raise Undecodable(reason) from error
+            raise Undecodable(
+                f"its pixels cannot be decoded: {str(error) or type(error).__name__}"
+            ) from error
 
     def __call__(self, unit: work.Unit) -> pa.Table:
         table = read_table(Path(self.config.output) / unit.items[0])
         table = table.filter(table["kept"])
         verdicts = self.judge(table.to_pylist())
-        columns = [*VERDICT, *self.columns]
-        table = with_columns(table, ((n, kind, [v.get(n) for v in verdicts]) for n, kind in columns))
-        return table.replace_schema_metadata({"settings": self.config.chain(self.stage), "unit": unit.name})
-
-    @property
-    def stage(self) -> str:
-        """The name of its stage: that of its module."""
-        return type(self).__module__.rpartition(".")[2]
+        columns = ((n, kind, [v.get(n) for v in verdicts]) for n, kind in (*VERDICT, *self.columns))
+        return signed(with_columns(table, columns), self.config, self.stage, unit)
 
 
 def kept(reason: str = "", **columns: Any) -> dict[str, Any]:

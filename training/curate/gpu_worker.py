@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from ..config.load import ConfigError
-from .flow import Done, Engine, Progress, RowWorker, Undecodable, dropped, judge_photos
-from .options import Curation, digest
+from .flow import RowWorker, Undecodable, dropped
+from .options import Caption, Curation, Photo, digest
 from .pixels import to_tensor
+
+#: Means and standard deviations of the pixels that networks were trained with.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class PictureWorker(RowWorker):
@@ -21,6 +25,7 @@ class PictureWorker(RowWorker):
     draft_px: the photos' shorter side may be smaller than it is, down to this; None for all pixels.
     """
 
+    gpu = True
     draft_px: int | None = None
 
     def __init__(self, config: Curation):
@@ -52,62 +57,81 @@ class PictureWorker(RowWorker):
         return cast("list[dict[str, Any]]", verdicts)
 
 
-def judge_with_model(
-    config: Curation,
-    stage: str,
-    worker: type[PictureWorker],
-    kind: str,
-    before: Done,
-    engine: Engine,
-    progress: Progress | None,
-) -> Done:
-    """Run the stage of a model of transformers over all photos; kind: of model, for the sentence.
+class PictureModel:
+    """A model of transformers that reads pictures and words. prompt: `(1, T)`; side: px.
 
-    Raises ConfigError where the config names none.
+    kind: its class in transformers. half: type of the weights on a GPU. pixels: their mean and std.
     """
-    options = getattr(config, stage)
-    if not options.model:
-        raise ConfigError(
-            f"{stage}.model must be set to the folder of {kind} model, or {stage}.skip to true."
-        )
-    model = digest(identity(options.model, options.revision))
-    return judge_photos(config, stage, worker, before, engine, progress, extra=model, gpu=True)
+
+    side: int
+    prompt: Tensor
+
+    def __init__(self, kind: str, options: Photo | Caption, device: str, half: torch.dtype, pixels: tuple):
+        self.device, self.pixels = device, pixels
+        dtype = half if device == "cuda" else torch.float32
+        self.tokenizer = pretrained("AutoTokenizer", options)
+        self.network = pretrained(kind, options, dtype=dtype).to(device).eval()
+
+    def inputs(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
+        """Pillow pictures, squashed to a square and normalised, `(B, 3, side, side)`, each with the prompt."""
+        from PIL import Image
+
+        size = (self.side, self.side)
+        squares = [to_tensor(picture.resize(size, Image.Resampling.BICUBIC)) for picture in pictures]
+        mean, std = (torch.tensor(values)[:, None, None] for values in self.pixels)
+        values = (torch.stack(squares).float() / 255.0 - mean) / std
+        ids = self.prompt.expand(len(pictures), -1).to(self.device)
+        return {
+            "pixel_values": values.to(self.device, self.network.dtype),
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+        }
 
 
-def pixel_values(pictures: Sequence[Any], side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pillow pictures as a network of pictures and words takes them: squashed to a square, normalised.
+class ModelWorker(PictureWorker):
+    """Asks a model of transformers. kind: for the sentence. Model: makes it, of options and device."""
 
-    Returns `(B, 3, side, side)`.
-    """
-    from PIL import Image
+    kind: str
+    Model: Any
 
-    squares = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
-    values = torch.stack([to_tensor(square) for square in squares]).float() / 255.0
-    return (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    def __init__(self, config: Curation, model: Any = None):
+        super().__init__(config)
+        self.model = model or self.Model(getattr(config, self.stage), self.device)
+        self.draft_px = self.model.side
+
+    @classmethod
+    def extra(cls, config: Curation, **more: Any) -> str:
+        """What the model is: its commit, or sizes and times of a folder's files. ConfigError without one."""
+        options = getattr(config, cls.stage)
+        if not options.model:
+            raise ConfigError(
+                f"{cls.stage}.model must be set to the folder of {cls.kind} model, or {cls.stage}.skip to "
+                "true."
+            )
+        folder = Path(options.model)
+        if not folder.is_dir():
+            return digest(f"{options.model} {options.revision}")
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return digest(repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]))
 
 
-def pretrained(kind: Any, model: str | None, revision: str | None, what: str, **more: Any) -> Any:
+def pretrained(kind: str, options: Photo | Caption, **more: Any) -> Any:
     """A model or tokenizer of transformers, from a folder or the hub's local copy; nothing is downloaded.
 
-    what: names the setting. Raises ConfigError where it is not there, or a name comes without a revision.
+    Raises ConfigError where it is not there, or a name comes without a revision.
     """
-    if not model or not (Path(model).is_dir() or revision):
+    import transformers
+
+    model, what = options.model, type(options).__name__.lower()
+    if not model or not (Path(model).is_dir() or options.revision):
         raise ConfigError(
             f"{what}.model is {model}, which is no folder here: give a folder, or a name with "
             f"{what}.revision, the commit of the files."
         )
     try:
-        return kind.from_pretrained(model, revision=revision, local_files_only=True, **more)
+        loader = getattr(transformers, kind)
+        return loader.from_pretrained(model, revision=options.revision, local_files_only=True, **more)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{what}.model {model} cannot be loaded, and nothing is downloaded by this program: {error}"
         ) from error
-
-
-def identity(model: str | None, revision: str | None) -> str:
-    """What a model is, for the names of units: its commit, or sizes and times of a folder's files."""
-    folder = Path(model or "")
-    if not folder.is_dir():
-        return f"{model} {revision}"
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])

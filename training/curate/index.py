@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..units import Unit
-from .flow import VERDICT, Done, Engine, Progress, dropped, kept, run_stage
+from .flow import VERDICT, Done, Engine, RowWorker, dropped, kept, run_stage, signed
 from .options import Curation, digest
 
 _BLOCK = 1 << 20
@@ -24,20 +24,12 @@ _EXTENSIONS = {
     ".dng": "TIFF", ".nef": "TIFF", ".arw": "TIFF", ".cr2": "TIFF", ".jxl": "JXL",
 }  # fmt: skip
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
-COLUMNS = (
-    ("key", pa.string()),
-    ("root", pa.int32()),
-    ("path", pa.string()),
-    ("bytes", pa.int64()),
-    ("format", pa.string()),
-)
 
 
-def index_photos(config: Curation, engine: Engine, progress: Progress | None = None) -> Done:
+def run(config: Curation, engine: Engine, progress: Any = None) -> Done:
     """Walk the folders and hash all files."""
     inputs = [(digest(*files), tuple(tuple(f[:2]) for f in files)) for files in _groups(config)]
-    total = sum(len(items) for _, items in inputs)
-    make = partial(IndexWorker, config)
+    total, make = sum(len(items) for _, items in inputs), partial(IndexWorker, config)
     return run_stage(config, "index", inputs, make, engine, total=total, progress=progress)
 
 
@@ -83,17 +75,21 @@ def _walk(root: Path, below: str, output: Path) -> Iterator[tuple[str, int, int]
             yield path, -1, 0
 
 
-class IndexWorker:
+class IndexWorker(RowWorker):
     """Hashes a unit's files."""
 
-    def __init__(self, config: Curation):
-        self.config = config
+    columns = (
+        ("key", pa.string()),
+        ("root", pa.int32()),
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("format", pa.string()),
+    )
 
     def __call__(self, unit: Unit) -> pa.Table:
         rows = [self._row(*item) for item in unit.items]
-        schema = pa.schema([*COLUMNS, *VERDICT])
-        schema = schema.with_metadata({"settings": self.config.chain("index"), "unit": unit.name})
-        return pa.Table.from_pylist(rows, schema=schema)
+        table = pa.Table.from_pylist(rows, schema=pa.schema([*self.columns, *VERDICT]))
+        return signed(table, self.config, self.stage, unit)
 
     def _row(self, root: int, path: str) -> dict[str, Any]:
         printable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -10,7 +10,6 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ..data.pack import JPEG_QUALITY, PackedWriter, Record
 from ..data.packed import read_manifest
-from .flow import Done, Engine, Progress, dropped, judge_photos, kept
+from .flow import Done, Engine, dropped, kept
 from .gpu_worker import PictureWorker
 from .options import Curation, digest
 from .pixels import square, to_tensor
@@ -36,12 +35,9 @@ _FURTHER = {"p_yes": float("nan"), "blur_p": float("nan"), "exposure_s": float("
 _ROWS = 64
 
 
-def pack_sets(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
+def run(config: Curation, before: Done, engine: Engine, progress: Any = None) -> Done:
     """Encode all photos that are left and write the sets that are missing."""
-    limits = _limits(config, before)
-    make = partial(EncodeWorker, limits=limits)
-    extra = digest(limits)
-    done = judge_photos(config, "pack", make, before, engine, progress, extra=extra, gpu=True)
+    done = EncodeWorker.run(config, before, engine, progress, limits=_limits(config, before))
     for name in SETS:
         write_set(config, done, name)
     return done
@@ -83,6 +79,11 @@ class EncodeWorker(PictureWorker):
         super().__init__(config)
         self.limits = limits
         self.encode = encode or encoder(config)
+
+    @classmethod
+    def extra(cls, config: Curation, **more: Any) -> str:
+        """The largest keys that are packed."""
+        return digest(more["limits"])
 
     def early_verdict(self, row: dict[str, Any]) -> dict[str, Any] | None:
         if row["key"] > self.limits.get(row["set"], "g"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lens_models.photo.exif import PhotoExif
 
-from .flow import Done, Engine, Progress, RowWorker, dropped, judge_photos, kept
+from .flow import RowWorker, dropped, kept
 from .options import Curation, Rules, digest
 
 DEEP, SHALLOW = "deep", "shallow"
@@ -21,12 +21,6 @@ _PHONES = Path(__file__).with_name("phones.csv")
 _FULL_FRAME_MM = 36.0
 #: Makers write 0.1 s as a rational that may come out a little larger.
 _ROUNDING = 1.0 + 1e-9
-
-
-def apply_rules(config: Curation, before: Done, engine: Engine, progress: Progress | None = None) -> Done:
-    """Judge all photos by their EXIF."""
-    table = digest(Path(config.rules.phones or _PHONES).read_text(encoding="utf-8"))
-    return judge_photos(config, "rules", RulesWorker, before, engine, progress, extra=table)
 
 
 class Phone(NamedTuple):
@@ -90,14 +84,17 @@ class RulesWorker(RowWorker):
         super().__init__(config)
         self.phones = read_phones(config.rules.phones)
 
-    def judge(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        verdicts = []
-        for row in rows:
-            verdict = judge_row(row, self.config.rules, self.phones)
-            if verdict["kept"]:
-                verdict["reason"] = row["reason"]
-            verdicts.append({"focal_mm": row["focal_mm"]} | verdict)
-        return verdicts
+    @classmethod
+    def extra(cls, config: Curation, **more: Any) -> str:
+        """The table of phones."""
+        return digest(Path(config.rules.phones or _PHONES).read_text(encoding="utf-8"))
+
+    def verdict(self, row: dict[str, Any]) -> dict[str, Any]:
+        verdict = {"focal_mm": row["focal_mm"]} | judge_row(row, self.config.rules, self.phones)
+        return verdict | {"reason": row["reason"]} if verdict["kept"] else verdict
+
+
+run = RulesWorker.run
 
 
 def judge_row(row: Mapping[str, Any], rules: Rules, phones: tuple[Phone, ...]) -> dict[str, Any]:
