@@ -19,7 +19,7 @@ from training.people.study import command
 from training.people.study.draw import draw, ours_is_left
 from training.people.study.manifest import ManifestError, read_manifest
 from training.people.study.results import Preference, preference_plot, preferences, summary, write_results
-from training.people.study.store import DuplicateVote, Store, Vote, VoteError, participant_code
+from training.people.study.store import Store, Vote, VoteError, participant_code
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [(f"p{p:02d}", f"b{b}") for p in range(25) for b in range(6)]
@@ -166,7 +166,7 @@ def test_a_participant_goes_on_and_votes_once(tmp_path, manifest):
     assert again.join("Anna-1") == code
     question = again.question(code)
     assert (question.number, question.total) == (3, 5)
-    with pytest.raises(DuplicateVote, match="Question 2 has your vote already"):
+    with pytest.raises(VoteError, match="Question 2 has your vote already"):
         again.vote(code, 2, "left", 1.0)
     with pytest.raises(VoteError, match="Question 4 is not your next one"):
         again.vote(code, 4, "left", 1.0)

@@ -5,7 +5,7 @@ OUTPUT/deep/DATACARD.md and OUTPUT/shallow/DATACARD.md, written with the report 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | Non
     if not path.is_dir():
         return None
     manifest = read_manifest(path)
-    last, side = stages[-1], config.pack.size_px
+    side, counts = config.pack.size_px, defaultdict(Counter)
+    for column, counter in stages[-1].histograms.items():
+        counts[column] = Counter({value: n for (value, group), n in counter.items() if group == name})
     lines = [
         f"# The {name} set",
         "",
@@ -61,9 +63,10 @@ def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | Non
         "",
         "## What is in it",
         "",
-        *_histogram("f-number from", last.histograms["f_number"], name),
-        *_histogram("focal length from, mm", last.histograms["focal_mm"], name),
-        *_makers(last.histograms["make"], name),
+        *_histogram("f-number from", counts["f_number"]),
+        *_histogram("focal length from, mm", counts["focal_mm"]),
+        "Makers: " + ", ".join(f"{maker} {count:,}" for maker, count in counts["make"].most_common()) + ".",
+        "",
         "## Not known",
         "",
         *(f"- {line}" for line in _UNKNOWN),
@@ -92,22 +95,12 @@ def decisions(config: Curation) -> Iterator[str]:
 
 
 def _setting(value: Any, is_file: bool) -> str:
-    if value is None:
-        return "–"
-    return f"`{Path(value).name if is_file else value}`"
+    return "–" if value is None else f"`{Path(value).name if is_file else value}`"
 
 
-def _histogram(title: str, counter: Counter, name: str) -> Iterator[str]:
-    counts = sorted((edge, count) for (edge, group), count in counter.items() if group == name)
+def _histogram(title: str, counts: Counter) -> Iterator[str]:
     if counts:
-        yield f"| {title} | " + " | ".join(f"{edge:g}" for edge, _ in counts) + " |"
+        yield f"| {title} | " + " | ".join(f"{edge:g}" for edge in sorted(counts)) + " |"
         yield "|---" * (len(counts) + 1) + "|"
-        yield "| samples | " + " | ".join(f"{count:,}" for _, count in counts) + " |"
-        yield ""
-
-
-def _makers(counter: Counter, name: str) -> Iterator[str]:
-    counts = Counter({maker: count for (maker, group), count in counter.items() if group == name})
-    if counts:
-        yield "Makers: " + ", ".join(f"{maker} {count:,}" for maker, count in counts.most_common()) + "."
+        yield "| samples | " + " | ".join(f"{counts[edge]:,}" for edge in sorted(counts)) + " |"
         yield ""

@@ -66,12 +66,12 @@ def header(path: Path, options: Exif) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and damaged tags, which are judged below
             with Image.open(path) as picture:
-                columns, reason = _examine(picture, path, options)
+                columns = {"mode": picture.mode, "width": picture.width, "height": picture.height}
+                reason = _complaint(picture, path, options)
     except UnidentifiedImageError:
         return dropped("no picture that Pillow opens")
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return dropped(f"more than {most / _MILLION:.0f} megapixels")
+        return dropped(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / _MILLION:.0f} megapixels")
     settings = read_exif(path)
     exif = asdict(settings)
     del exif["reason"]
@@ -82,20 +82,18 @@ def header(path: Path, options: Exif) -> dict[str, Any]:
     return kept(settings.reason, **columns, **exif)
 
 
-def _examine(picture: Any, path: Path, options: Exif) -> tuple[dict[str, Any], str]:
-    width, height = picture.size
-    columns = {"mode": picture.mode, "width": width, "height": height}
+def _complaint(picture: Any, path: Path, options: Exif) -> str:
     frames = 1 if picture.format in _SEVERAL else getattr(picture, "n_frames", 1)
-    megapixels = width * height / _MILLION
+    megapixels = picture.width * picture.height / _MILLION
     if megapixels > options.max_megapixels:
-        return columns, f"{megapixels:.3g} megapixels, more than {options.max_megapixels:g}"
+        return f"{megapixels:.3g} megapixels, more than {options.max_megapixels:g}"
     if frames > 1:
-        return columns, f"animated: {frames} frames"
+        return f"animated: {frames} frames"
     if not options.sixteen_bit and _bits(picture, path) > 8:
-        return columns, f"{_bits(picture, path)} bits a channel"
+        return f"{_bits(picture, path)} bits a channel"
     if picture.mode not in options.colour:
-        return columns, f"colour mode {picture.mode}, not {' or '.join(options.colour)}"
-    return columns, ""
+        return f"colour mode {picture.mode}, not {' or '.join(options.colour)}"
+    return ""
 
 
 def _bits(picture: Any, path: Path) -> int:

@@ -182,7 +182,7 @@ def counts(config: Curation, done: Done) -> tuple[int, int]:
     return kept, total - kept
 
 
-def with_columns(table: pa.Table, columns: Iterable[tuple[str, pa.DataType, Sequence]]) -> pa.Table:
+def with_columns(table: pa.Table, columns: Iterable[tuple[str, pa.DataType, Any]]) -> pa.Table:
     """The table with columns of these names, types and values, in the place of those it has."""
     for name, kind, values in columns:
         field, place = pa.field(name, kind), table.schema.get_field_index(name)

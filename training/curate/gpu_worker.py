@@ -73,7 +73,7 @@ class PictureModel:
         self.network = pretrained(kind, options, dtype=dtype).to(device).eval()
 
     def inputs(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
-        """Pillow pictures, squashed to a square and normalised, `(B, 3, side, side)`, each with the prompt."""
+        """Pillow pictures, squashed to a square and normalised, `(B, 3, side, side)`, with the prompt."""
         from PIL import Image
 
         size = (self.side, self.side)

@@ -78,18 +78,12 @@ def square(picture: Any, side: int) -> tuple[Any, tuple[int, int], float]:
     return picture.crop((left, top, left + side, top + side)), (top, left), scale
 
 
-def thumbnail(picture: Any, side: int) -> Any:
-    """The whole photo within a square, `side` px, black around it."""
+def views_of(picture: Any, side: int, count: int, places: list[tuple[float, float]] | None = None) -> Tensor:
+    """A Pillow picture made small, black around it, and its `crops`, uint8 `(1 + count, 3, side, side)`."""
     from PIL import ImageOps
 
-    return ImageOps.pad(picture, (side, side))
-
-
-def views_of(picture: Any, side: int, count: int, places: list[tuple[float, float]] | None = None) -> Tensor:
-    """The thumbnail and the crops of a Pillow picture, uint8 `(1 + count, 3, side, side)`; see `crops`."""
-    return torch.stack(
-        [to_tensor(view) for view in (thumbnail(picture, side), *crops(picture, side, count, places))]
-    )
+    views = [ImageOps.pad(picture, (side, side)), *crops(picture, side, count, places)]
+    return torch.stack([to_tensor(view) for view in views])
 
 
 def crops(picture: Any, side: int, count: int, places: list[tuple[float, float]] | None = None) -> list[Any]:
@@ -97,20 +91,14 @@ def crops(picture: Any, side: int, count: int, places: list[tuple[float, float]]
 
     count: at least 1. places: 0..1 of the way from left to right and from top to bottom, in place of those.
     """
-    width, height = picture.size
-    if width < side or height < side:
-        enlarged = (max(width, side), max(height, side))
-        from PIL import Image
-
-        canvas = Image.new("RGB", enlarged)
-        canvas.paste(picture, ((enlarged[0] - width) // 2, (enlarged[1] - height) // 2))
-        picture, (width, height) = canvas, enlarged
-    return [
-        picture.crop((x, y, x + side, y + side))
-        for x, y in (
-            (round(u * (width - side)), round(v * (height - side))) for u, v in (places or _places(count))
-        )
+    width, height = max(picture.width, side), max(picture.height, side)
+    # Pillow crops black from beyond a picture
+    left, top = (width - picture.width) // 2, (height - picture.height) // 2
+    corners = [
+        (round(u * (width - side)) - left, round(v * (height - side)) - top)
+        for u, v in places or _places(count)
     ]
+    return [picture.crop((x, y, x + side, y + side)) for x, y in corners]
 
 
 def _places(count: int) -> list[tuple[float, float]]:

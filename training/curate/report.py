@@ -9,8 +9,9 @@ import hashlib
 import html
 import re
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,7 @@ class StageSummary:
     kept: int = 0
     dropped: int = 0
     reasons: Counter = field(default_factory=Counter)
-    histograms: dict[str, Counter] = field(
-        default_factory=lambda: {name: Counter() for name in ("f_number", "focal_mm", "make")}
-    )
+    histograms: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     samples: dict[bool, list] = field(default_factory=lambda: {True: [], False: []})
 
 
@@ -73,12 +72,7 @@ def write_report(config: Curation) -> Path:
     pieces.append(_table(stages))
     for stage in stages:
         pieces.append(f"<h2>{stage.name}</h2><p>{stage.kept:,} kept, {stage.dropped:,} dropped</p>")
-        pieces += [_saved(folder, f"{stage.name}_{name}", chart) for name, chart in _charts(stage)]
-        for kept in (True, False):
-            word = "kept" if kept else "dropped"
-            if tiles := _tiles(config, stage, kept):
-                title = f"{stage.name}: some of those {word}"
-                pieces.append(_saved(folder, f"{stage.name}_{word}", charts.sheet(title, tiles)))
+        pieces += [_saved(folder, f"{stage.name}_{name}", chart) for name, chart in _charts(config, stage)]
     write_text(folder / "index.html", "\n".join(pieces) + "\n")
     if stages[-1].name == "pack":
         for name in _SETS:
@@ -146,12 +140,10 @@ def kind_of(reason: str) -> str:
     return re.sub(r"\d[\d.,]*", "…", reason)
 
 
-def _charts(stage: StageSummary) -> Iterator[tuple[str, Figure]]:
+def _charts(config: Curation, stage: StageSummary) -> Iterator[tuple[str, Figure]]:
     if stage.reasons:
-        rows = [
-            (reason, {"kept" if kept else "dropped": count})
-            for (kept, reason), count in stage.reasons.most_common(_REASONS)
-        ]
+        reasons = stage.reasons.most_common(_REASONS)
+        rows = [(reason, {"kept" if kept else "dropped": count}) for (kept, reason), count in reasons]
         yield "reasons", charts.stacked_bars(f"{stage.name}: reasons and remarks", rows)
     for column, name, title, edges in _HISTOGRAMS:
         if counter := stage.histograms[column]:
@@ -159,14 +151,17 @@ def _charts(stage: StageSummary) -> Iterator[tuple[str, Figure]]:
             labels = [f"{edge:g}" for edge in edges[:-1]]
             yield name, charts.histogram(f"{stage.name}: {title}", labels, series)
     if counter := stage.histograms["make"]:
-        totals: Counter = Counter()
+        totals, groups = Counter(), _groups_in(counter)
         for (maker, _), count in counter.items():
             totals[maker] += count
         rows = [
-            (maker, {kind: counter[maker, kind] for kind in _groups_in(counter)})
+            (maker, {kind: counter[maker, kind] for kind in groups})
             for maker, _ in totals.most_common(_MAKERS)
         ]
         yield "makers", charts.stacked_bars(f"{stage.name}: camera makers", rows)
+    for kept, word in ((True, "kept"), (False, "dropped")):
+        if tiles := [_tile(config, row) for _, row in stage.samples[kept]]:
+            yield word, charts.sheet(f"{stage.name}: some of those {word}", tiles)
 
 
 def _groups_in(counter: Counter) -> list[str]:
@@ -174,28 +169,21 @@ def _groups_in(counter: Counter) -> list[str]:
     return [group for group in _GROUPS if group in present]
 
 
-def _tiles(config: Curation, stage: StageSummary, kept: bool) -> list[tuple[Any, str]]:
-    tiles = []
-    for _, row in stage.samples[kept]:
-        words = [row["path"].rpartition("/")[2]]
-        if row.get("f_number"):
-            words.append(f"f/{row['f_number']:.3g}")
-        words += [row[name] for name in ("set", "blur") if row.get(name) and row[name] not in row["reason"]]
-        if row.get("p_yes") is not None:
-            words.append(f"P(photo) {row['p_yes']:.2f}")
-        if row["reason"]:
-            words.append(f"({row['reason']})")
-        tiles.append((_small(config, row), " ".join(words)))
-    return tiles
-
-
-def _small(config: Curation, row: dict[str, Any]) -> Any:
-    if row["reason"].startswith(_UNREAD):
-        return None
-    try:
-        return open_photo(picture_path(config, row), draft_px=_SHEET_PX)
-    except Exception:  # damaged, as its row says
-        return None
+def _tile(config: Curation, row: dict[str, Any]) -> tuple[Any, str]:
+    """A sample's picture, None where it cannot be read, and what is known of it."""
+    words = [row["path"].rpartition("/")[2]]
+    if row.get("f_number"):
+        words.append(f"f/{row['f_number']:.3g}")
+    words += [row[name] for name in ("set", "blur") if row.get(name) and row[name] not in row["reason"]]
+    if row.get("p_yes") is not None:
+        words.append(f"P(photo) {row['p_yes']:.2f}")
+    if row["reason"]:
+        words.append(f"({row['reason']})")
+    picture = None
+    if not row["reason"].startswith(_UNREAD):
+        with suppress(Exception):  # damaged, as its row says
+            picture = open_photo(picture_path(config, row), draft_px=_SHEET_PX)
+    return picture, " ".join(words)
 
 
 def _table(stages: list[StageSummary]) -> str:

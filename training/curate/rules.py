@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,39 +17,23 @@ from .flow import RowWorker, dropped, kept
 from .options import Curation, Rules, digest
 
 DEEP, SHALLOW = "deep", "shallow"
+#: A line of the table: patterns of the whole names, by column; whether it is a phone.
+Phone = tuple[dict[str, re.Pattern], bool]
 _PHONES = Path(__file__).with_name("phones.csv")
 _FULL_FRAME_MM = 36.0
 #: Makers write 0.1 s as a rational that may come out a little larger.
 _ROUNDING = 1.0 + 1e-9
 
 
-class Phone(NamedTuple):
-    """A line of the table: patterns of the whole name, None for any; whether it is a phone."""
-
-    make: re.Pattern | None
-    model: re.Pattern | None
-    lens: re.Pattern | None
-    phone: bool
-
-    def matches(self, *names: str | None) -> bool:
-        """names: make, model, lens."""
-        return all(
-            pattern is None or (name is not None and pattern.fullmatch(name) is not None)
-            for pattern, name in zip(self[:3], names, strict=True)
-        )
-
-
 def read_phones(path: str | Path | None = None) -> tuple[Phone, ...]:
     """The table of makers, models and lenses; its first line that fits decides. Raises ValueError."""
-    path = Path(path or _PHONES)
-    phones = []
+    path, phones = Path(path or _PHONES), []
     with path.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.DictReader(file), start=2):
             try:
-                make, model, lens = (
-                    re.compile(line[name], re.I) if line[name] else None for name in ("make", "model", "lens")
-                )
-                phones.append(Phone(make, model, lens, {"yes": True, "no": False}[line["phone"]]))
+                names = [name for name in ("make", "model", "lens") if line[name]]
+                patterns = {name: re.compile(line[name], re.I) for name in names}
+                phones.append((patterns, {"yes": True, "no": False}[line["phone"]]))
             except (KeyError, TypeError, re.error) as error:
                 raise ValueError(
                     f"Line {number} of {path.name} must be maker, model, lens, yes or no: {error}."
@@ -64,7 +48,11 @@ def is_phone(phones: tuple[Phone, ...], make: str | None, model: str | None, len
     >>> is_phone(phones, "samsung", "SM-G991B"), is_phone(phones, "SAMSUNG", "NX300")
     (True, False)
     """
-    return next((line.phone for line in phones if line.matches(make, model, lens)), False)
+    names = {"make": make, "model": model, "lens": lens}
+    for patterns, phone in phones:
+        if all((name := names[key]) is not None and p.fullmatch(name) for key, p in patterns.items()):
+            return phone
+    return False
 
 
 class RulesWorker(RowWorker):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -45,22 +46,18 @@ def _by_signal(seconds: float, call: Callable[..., T], arguments: tuple) -> T:
 
 
 def _by_thread(seconds: float, call: Callable[..., T], arguments: tuple) -> T:
-    box: dict[str, Any] = {}
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            box["result"] = call(*arguments)
+            future.set_result(call(*arguments))
         except BaseException as error:
-            box["error"] = error
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
+    threading.Thread(target=work, daemon=True).start()
+    if not wait([future], seconds).done:
         raise _late(seconds)
-    if "error" in box:
-        raise box["error"]
-    return box["result"]
+    return future.result()
 
 
 def _late(seconds: float) -> TimeoutError:

@@ -21,7 +21,7 @@ from ..options import Blur
 from ..pixels import open_photo, to_tensor, views_of
 from .net import CLASSES
 
-NONE, DESIRABLE, UNDESIRABLE = range(len(CLASSES))
+NONE, _, UNDESIRABLE = range(len(CLASSES))
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 #: Long side of the photos that are degraded, px: on more pixels, larger kernels look the same and cost more.
 _DEGRADED_PX = 2048
@@ -94,7 +94,9 @@ def split(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[S
 
 def example(sample: Sample, options: Blur, random: np.random.Generator | None = None) -> Example:
     """The views of a sample; with `random`, crops at random places, mirrored half of the time."""
-    return _example(open_photo(sample.path), sample.label, _mask(sample), options, random)
+    sharp = 0.0 if sample.label == NONE else math.nan
+    mask = sharp if sample.mask is None else open_photo(sample.mask)
+    return _example(open_photo(sample.path), sample.label, mask, options, random)
 
 
 def degraded(sample: Sample, options: Blur, random: np.random.Generator) -> Example:
@@ -106,9 +108,8 @@ def degraded(sample: Sample, options: Blur, random: np.random.Generator) -> Exam
     picture = to_tensor(photo).float()[None] / 255.0
     long = max(photo.size)
     if random.random() < 0.5:
-        kernel = shake_kernel(
-            random.uniform(_LEAST_SHAKE_PX, max(_LEAST_SHAKE_PX, _MOST_SHAKE * long)), random
-        )
+        length = random.uniform(_LEAST_SHAKE_PX, max(_LEAST_SHAKE_PX, _MOST_SHAKE * long))
+        kernel = shake_kernel(length, random)
     else:
         radius = random.uniform(_LEAST_DISC_PX, max(_LEAST_DISC_PX, _MOST_DISC * long))
         kernel = torch.from_numpy(np.asarray(disc_kernel(radius), np.float32))
@@ -144,25 +145,19 @@ def convolve(srgb: Tensor, kernel: Tensor) -> Tensor:
     return linear_to_srgb(whole[..., 2 * reach :, 2 * reach :].clamp_min(0.0)).clamp(0.0, 1.0)
 
 
-def _mask(sample: Sample) -> Any:
-    """A picture, 0 for sharp all over, or None for not known."""
-    if sample.mask is not None:
-        return open_photo(sample.mask)
-    return 0.0 if sample.label == NONE else None
-
-
 def _example(photo: Any, label: int, mask: Any, options: Blur, random: np.random.Generator | None) -> Example:
+    """mask: a picture, or one value for all of it: 0 for sharp, NaN for not known."""
     from PIL import Image, ImageOps
 
-    if mask is not None and not isinstance(mask, float):
+    masked = isinstance(mask, Image.Image)
+    if masked:
         mask = mask.resize(photo.size, Image.Resampling.BILINEAR)
     if random is not None and random.random() < 0.5:
-        photo = ImageOps.mirror(photo)
-        mask = ImageOps.mirror(mask) if isinstance(mask, Image.Image) else mask
+        photo, mask = ImageOps.mirror(photo), ImageOps.mirror(mask) if masked else mask
     places = None if random is None else [tuple(random.random(2)) for _ in range(options.crops)]
     views = views_of(photo, options.crop_px, options.crops, places)
-    if isinstance(mask, Image.Image):
+    if masked:
         blurred = views_of(mask, options.crop_px, options.crops, places)[:, 0].float() / 255.0
     else:
-        blurred = torch.full_like(views[:, 0], math.nan if mask is None else mask, dtype=torch.float32)
+        blurred = torch.full_like(views[:, 0], mask, dtype=torch.float32)
     return Example(views, label, blurred)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ...config.sections import Part, Positive
+from ...config.sections import Part, Positive, Weight
+from ..charts import confusion_matrix
 from ..flow import write_text
 from ..options import Blur, Count, Share
 from .labels import read_labels
@@ -32,69 +32,48 @@ class Masked(Part):
     """A public set with masks: CUHK and DUT-DBD (defocus: desirable), CUHK's motion part (undesirable)."""
 
     photos: str
-    masks: str = Field(description="White where blurred; files have the names of the photos.")
+    masks: str  # white where blurred; files have the names of the photos
     label: str
 
 
 class Training(Part):
     """The configuration of train-blur."""
 
-    output: str = Field(description="The .safetensors file; the findings are written beside it.")
-    folders: dict[str, tuple[str, ...]] = Field(
-        {},
-        description="none, desirable, undesirable: folders of photos, such as f/16 and f/1.8 pairs.",
-    )
+    output: str  # the .safetensors file; the findings are written beside it
+    #: none, desirable, undesirable: folders of photos, such as f/16 and f/1.8 pairs.
+    folders: dict[str, tuple[str, ...]] = Field({})
     masked: tuple[Masked, ...] = ()
-    tables: tuple[str, ...] = Field(
-        (),
-        description="Labels by hand: CSV with path and label, or exports of Label Studio (CSV, JSON).",
-    )
-    photos: str | None = Field(
-        None, description="Folder with the photos of the tables; not given, the folder of each table."
-    )
-    unlabelled: tuple[str, ...] = Field((), description="Folders for self-training.")
-    trunk: str | None = Field(None, description="torchvision's weights of ResNeXt-50 32x4d.")
-    tiny: bool = Field(False, description="A network of a few thousand weights, to try the machinery.")
-    views: Blur = Field(Blur.model_validate({}), description="crop_px and crops, as they will be used.")
-    steps: Count = Field(8000, description="Per round.")
+    #: Labels by hand: CSV with path and label, or exports of Label Studio (CSV, JSON).
+    tables: tuple[str, ...] = ()
+    photos: str | None = None  # folder with the photos of the tables; not given, the folder of each table
+    unlabelled: tuple[str, ...] = ()  # folders for self-training
+    trunk: str | None = None  # torchvision's weights of ResNeXt-50 32x4d
+    tiny: bool = False  # a network of a few thousand weights, to try the machinery
+    views: Blur = Blur()  # crop_px and crops, as they will be used
+    steps: Count = 8000  # per round
     batch: Count = 16
     lr: Positive = 2e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    map_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="Of the blur map's loss.")
-    degraded: Share = Field(
-        0.5,
-        description="Share of the undesirable ones that are sharp photos, degraded by shake or defocus.",
-    )
-    rounds: Annotated[int, Field(ge=0)] = Field(2, description="Of self-training, after the first.")
-    certain: Share = Field(0.9, description="Least probability to label a photo by the network itself.")
-    held_out: Share = Field(0.2, description="Half to calibrate with, half to test with.")
-    precision: Share = Field(0.95, description="Wanted of each kept class; the thresholds follow from it.")
+    weight_decay: Weight = 0.05
+    map_weight: Weight = 0.5  # of the blur map's loss
+    degraded: Share = 0.5  # of the undesirable ones: sharp photos, degraded by shake or defocus
+    rounds: Annotated[int, Field(ge=0)] = 2  # of self-training, after the first
+    certain: Share = 0.9  # least probability to label a photo by the network itself
+    held_out: Share = 0.2  # half to calibrate with, half to test with
+    precision: Share = 0.95  # wanted of each kept class; the thresholds follow from it
     device: str = "cuda"
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True)
-class Findings:
-    """Of the held-out test photos: confusion[truth][predicted], the last column for "not certain"."""
+def train(config: Training) -> dict[str, Any]:
+    """Train, calibrate, test; writes weights, findings as JSON and the confusion matrix as PNG.
 
-    confusion: list[list[int]]
-    precision: dict[str, float | None]
-    recall: dict[str, float | None]
-    calibration: Calibration
-    labelled: int
-    pseudo: list[int]
-
-
-def train(config: Training) -> Findings:
-    """Train, calibrate, test; writes weights, findings as JSON and the confusion matrix as PNG."""
+    Returns the findings, those of `evaluate` on the held-out test photos among them.
+    """
     torch.manual_seed(config.seed)
     samples = read_samples(config)
     training, calibration_set, test_set = split(samples, config.held_out)
-    for name, part in (
-        ("learn from", training),
-        ("calibrate with", calibration_set),
-        ("test with", test_set),
-    ):
+    parts = {"learn from": training, "calibrate with": calibration_set, "test with": test_set}
+    for name, part in parts.items():
         missing = [c for k, c in enumerate(CLASSES[:2]) if not any(s.label == k for s in part)]
         if missing:
             raise ValueError(f"There are no photos of {', '.join(missing)} to {name}: label more photos.")
@@ -111,10 +90,23 @@ def train(config: Training) -> Findings:
             pseudo.append(len(confident))
             log.info("round %d: %d photos labelled by the network", number + 1, len(confident))
     calibration = calibrate(*predictions(network, calibration_set, config), config.precision)
-    findings = evaluate(*predictions(network, test_set, config), calibration, len(samples), pseudo)
-    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    save_blur_net(network.cpu(), calibration, config.output)
-    _write(findings, Path(config.output))
+    findings = {
+        **evaluate(*predictions(network, test_set, config), calibration),
+        "temperature": calibration.temperature,
+        "thresholds": dict(zip(CLASSES, calibration.thresholds, strict=True)),
+        "labelled": len(samples),
+        "labelled_by_itself": pseudo,
+    }
+    output = Path(config.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_blur_net(network.cpu(), calibration, output)
+    write_text(output.with_suffix(".json"), json.dumps(findings, indent=1) + "\n")
+    try:
+        title = "Actual class (rows) and predicted class"
+        chart = confusion_matrix(title, CLASSES, findings["classes"], findings["confusion"])
+        chart.savefig(output.with_suffix(".png"))
+    except ImportError as error:
+        log.warning("There is no picture of the confusion matrix. %s", error)
     return findings
 
 
@@ -131,12 +123,11 @@ def read_samples(config: Training) -> list[Sample]:
 
 def fit(network: BlurNet, samples: Sequence[Sample], config: Training, seed: int) -> None:
     """One round: classes in equal shares."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=config.lr,
-    )
+    groups = [
+        {"params": [p for p in network.parameters() if (p.ndim > 1) == decayed], "weight_decay": decay}
+        for decayed, decay in ((True, config.weight_decay), (False, 0.0))
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=config.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     network.train()
     stream = _stream(samples, config, seed)
@@ -159,15 +150,12 @@ def loss_of(network: BlurNet, batch: Sequence[Example], config: Training) -> Ten
     labels = torch.tensor([one.label for one in batch], device=config.device)
     loss = functional.cross_entropy(logits, labels)
     blurred = torch.stack([one.blurred for one in batch]).to(config.device)
-    target = functional.avg_pool2d(blurred.flatten(0, 1)[:, None], _MAP_STRIDE)[:, 0].unflatten(
-        0, maps.shape[:2]
-    )
+    target = functional.avg_pool2d(blurred, _MAP_STRIDE)
     known = ~target.isnan()
-    if known.any():
-        loss = loss + config.map_weight * functional.binary_cross_entropy_with_logits(
-            maps[known], target[known]
-        )
-    return loss
+    if not known.any():
+        return loss
+    of_maps = functional.binary_cross_entropy_with_logits(maps[known], target[known])
+    return loss + config.map_weight * of_maps
 
 
 def _stream(samples: Sequence[Sample], config: Training, seed: int) -> Iterator[Example]:
@@ -247,40 +235,15 @@ def calibrate(logits: Tensor, labels: Tensor, precision: float) -> Calibration:
     return Calibration(temperature, tuple(thresholds))
 
 
-def evaluate(
-    logits: Tensor, labels: Tensor, calibration: Calibration, labelled: int, pseudo: list[int]
-) -> Findings:
-    """How the calibrated network does."""
-    confusion = [[0] * (len(CLASSES) + 1) for _ in CLASSES]
+def evaluate(logits: Tensor, labels: Tensor, calibration: Calibration) -> dict[str, Any]:
+    """How the calibrated network does: confusion[truth][predicted], whose last column is "not certain"."""
+    columns = [*CLASSES, "not certain"]
+    confusion = [[0] * len(columns) for _ in CLASSES]
     for probabilities, label in zip(calibration.probabilities(logits).tolist(), labels.tolist(), strict=True):
-        predicted = calibration.predict(probabilities)
-        confusion[label][len(CLASSES) if predicted is None else CLASSES.index(predicted)] += 1
+        confusion[label][columns.index(calibration.predict(probabilities) or "not certain")] += 1
     precision, recall = {}, {}
     for k, name in enumerate(CLASSES):
         predicted, actual = sum(row[k] for row in confusion), sum(confusion[k])
         precision[name] = confusion[k][k] / predicted if predicted else None
         recall[name] = confusion[k][k] / actual if actual else None
-    return Findings(confusion, precision, recall, calibration, labelled, pseudo)
-
-
-def _write(findings: Findings, output: Path) -> None:
-    from ..charts import confusion_matrix
-
-    columns = [*CLASSES, "not certain"]
-    summary: dict[str, Any] = {
-        "classes": columns,
-        "confusion": findings.confusion,
-        "precision": findings.precision,
-        "recall": findings.recall,
-        "temperature": findings.calibration.temperature,
-        "thresholds": dict(zip(CLASSES, findings.calibration.thresholds, strict=True)),
-        "labelled": findings.labelled,
-        "labelled_by_itself": findings.pseudo,
-    }
-    write_text(output.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
-    try:
-        title = "Actual class (rows) and predicted class"
-        chart = confusion_matrix(title, CLASSES, columns, findings.confusion)
-        chart.savefig(output.with_suffix(".png"))
-    except ImportError as error:
-        log.warning("There is no picture of the confusion matrix. %s", error)
+    return {"classes": columns, "confusion": confusion, "precision": precision, "recall": recall}

@@ -70,8 +70,7 @@ def write_results(store: Store, folder: str | Path) -> list[Path]:
     """FOLDER/study.json, study.md and, where matplotlib is installed, study.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = summary(store)
-    paths = [folder / f"study.{suffix}" for suffix in ("json", "md", "png")]
+    figures, paths = summary(store), [folder / f"study.{suffix}" for suffix in ("json", "md", "png")]
     paths[0].write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     paths[1].write_text(markdown(figures), encoding="utf-8")
     try:

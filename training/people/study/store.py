@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .draw import Pair, draw, ours_is_left
+from .draw import draw, ours_is_left
 from .manifest import Manifest
 
 _CODE = re.compile(r"[A-Z0-9-]{3,32}")
@@ -43,10 +43,6 @@ _COUNT = "SELECT prompt, baseline, COUNT(*) FROM {} GROUP BY prompt, baseline"
 
 class VoteError(ValueError):
     """A vote that does not count; the message is for the participant."""
-
-
-class DuplicateVote(VoteError):
-    """A question that this participant has answered already."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +126,15 @@ class Store:
                 table: {(p, b): n for p, b, n in file.execute(_COUNT.format(table))}
                 for table in ("question", _JOINED)
             }
-            chosen = draw(
-                self.manifest.pairs, counts[_JOINED], counts["question"], code, self.count, self.seed
-            )
+            answered, asked = counts[_JOINED], counts["question"]
+            chosen = draw(self.manifest.pairs, answered, asked, code, self.count, self.seed)
             file.execute("INSERT INTO participant VALUES (?, ?)", (code, time.time()))
             file.executemany(
                 "INSERT INTO question VALUES (?, ?, ?, ?, ?)",
-                [(code, number, *pair, self._side(code, pair)) for number, pair in enumerate(chosen, 1)],
+                [
+                    (code, number, *pair, "left" if ours_is_left(code, pair, self.seed) else "right")
+                    for number, pair in enumerate(chosen, 1)
+                ],
             )
         return code
 
@@ -150,15 +148,15 @@ class Store:
     def vote(self, code: str, number: int, side: str, seconds: float) -> None:
         """Store one answer, at once and for good.
 
-        side: "left" or "right"; seconds: from when both sides were there. Raises DuplicateVote for a question
-        that was answered, VoteError for one that is not the participant's next.
+        side: "left" or "right"; seconds: from when both sides were there. Raises VoteError for a question
+        that was answered already and for one that is not the participant's next.
         """
         if side not in ("left", "right") or not math.isfinite(seconds) or seconds < 0:
             raise VoteError("That vote could not be read: load the page again, and vote once more.")
         with _transaction(self.path) as file:
             given = file.execute("SELECT 1 FROM vote WHERE participant = ? AND number = ?", (code, number))
             if given.fetchone():
-                raise DuplicateVote(f"Question {number} has your vote already; the first one counts.")
+                raise VoteError(f"Question {number} has your vote already; the first one counts.")
             following = _question(file, code, None)
             if following is None or following[0] != number:
                 raise VoteError(f"Question {number} is not your next one: load the page again.")
@@ -176,14 +174,9 @@ class Store:
         """How many began, and how many answered all their questions."""
         with _open(self.path) as file:
             began = file.execute("SELECT COUNT(*) FROM participant").fetchone()[0]
-            unfinished = file.execute(
-                "SELECT COUNT(DISTINCT participant) FROM question LEFT JOIN vote USING (participant, number) "
-                "WHERE side IS NULL"
-            ).fetchone()[0]
+            unanswered = "FROM question LEFT JOIN vote USING (participant, number) WHERE side IS NULL"
+            unfinished = file.execute(f"SELECT COUNT(DISTINCT participant) {unanswered}").fetchone()[0]
         return began, began - unfinished
-
-    def _side(self, code: str, pair: Pair) -> str:
-        return "left" if ours_is_left(code, pair, self.seed) else "right"
 
 
 @contextmanager
