@@ -10,15 +10,18 @@ import torch
 
 from ..config.load import ConfigError
 from .flow import dropped, kept, picture_path
-from .gpu_worker import CLIP, ModelWorker, PictureModel
+from .gpu_worker import ModelWorker, PictureModel
 from .options import Caption
+
+#: Mean and standard deviation of the pixels that BLIP-2 was trained with.
+_CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Blip2(PictureModel):
     """BLIP-2, the most probable word at a time: the same caption in every run."""
 
     def __init__(self, options: Caption, device: str = "cpu"):
-        super().__init__("Blip2ForConditionalGeneration", options, device, torch.float16, CLIP)
+        super().__init__("Blip2ForConditionalGeneration", options, device, torch.float16, _CLIP)
         self.options, sizes = options, self.network.config
         self.side = sizes.vision_config.image_size
         if sizes.image_token_index is None:

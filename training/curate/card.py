@@ -38,40 +38,29 @@ def write_card(config: Curation, stages: Sequence[Any], name: str) -> Path | Non
     side, counts = config.pack.size_px, defaultdict(Counter)
     for column, counter in stages[-1].histograms.items():
         counts[column] = Counter({value: n for (value, group), n in counter.items() if group == name})
-    lines = [
+    makers = ", ".join(f"{maker} {count:,}" for maker, count in counts["make"].most_common())
+    pieces = [
         f"# The {name} set",
-        "",
         f"{manifest['samples']:,} samples of {side} × {side} px: latent, EXIF and caption"
-        + (", with the picture." if config.pack.images else "."),
-        f"Settings `{manifest['about']['settings']}`, index `{manifest['index']['sha256'][:16]}`.",
-        "",
+        + (", with the picture.\n" if config.pack.images else ".\n")
+        + f"Settings `{manifest['about']['settings']}`, index `{manifest['index']['sha256'][:16]}`.",
         "## Sources",
-        "",
-        *(f"- `{Path(folder).name}`" for folder in config.photos),
-        "",
+        "\n".join(f"- `{Path(folder).name}`" for folder in config.photos),
         "## From photos to samples",
-        "",
         "Both sets together; the last stage has this set's share in the histograms.",
-        "",
-        "| stage | kept | dropped | why, most often |",
-        "|---|---|---|---|",
-        *(_stage_row(stage) for stage in stages),
-        "",
+        "\n".join(
+            ["| stage | kept | dropped | why, most often |", "|---|---|---|---|", *map(_stage_row, stages)]
+        ),
         "## Decisions",
-        "",
-        *decisions(config),
-        "",
+        "\n".join(decisions(config)),
         "## What is in it",
-        "",
         *_histogram("f-number from", counts["f_number"]),
         *_histogram("focal length from, mm", counts["focal_mm"]),
-        "Makers: " + ", ".join(f"{maker} {count:,}" for maker, count in counts["make"].most_common()) + ".",
-        "",
+        f"Makers: {makers}.",
         "## Not known",
-        "",
-        *(f"- {line}" for line in _UNKNOWN),
+        "\n".join(f"- {line}" for line in _UNKNOWN),
     ]
-    write_text(path / "DATACARD.md", "\n".join(lines) + "\n")
+    write_text(path / "DATACARD.md", "\n\n".join(pieces) + "\n")
     return path / "DATACARD.md"
 
 
@@ -100,7 +89,6 @@ def _setting(value: Any, is_file: bool) -> str:
 
 def _histogram(title: str, counts: Counter) -> Iterator[str]:
     if counts:
-        yield f"| {title} | " + " | ".join(f"{edge:g}" for edge in sorted(counts)) + " |"
-        yield "|---" * (len(counts) + 1) + "|"
-        yield "| samples | " + " | ".join(f"{counts[edge]:,}" for edge in sorted(counts)) + " |"
-        yield ""
+        edges, numbers = zip(*sorted(counts.items()), strict=True)
+        head, row = " | ".join(f"{edge:g}" for edge in edges), " | ".join(f"{count:,}" for count in numbers)
+        yield f"| {title} | {head} |\n{'|---' * (len(edges) + 1)}|\n| samples | {row} |"

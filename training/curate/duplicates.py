@@ -30,7 +30,7 @@ _BLOCK = 2048
 
 def run(config: Curation, before: Done, engine: Engine, progress: Any = None) -> Done:
     """Hash all photos, then compare them, in this process."""
-    hashed = DhashWorker.run(config, before, engine, progress, note="hashes")
+    hashed = DhashWorker.run(config, before, engine, progress)
     reasons: dict[int, dict[int, str]] = defaultdict(dict)
     if hashed.units:
         for (unit, row), reason in compare(_photos(config, hashed), config.duplicates.distance).items():
@@ -57,6 +57,7 @@ class DhashWorker(RowWorker):
     """Hashes a unit's photos; what cannot be decoded is dropped."""
 
     columns = (("dhash", pa.uint64()), ("contrast", pa.float32()))
+    note = "hashes"
 
     def verdict(self, row: dict[str, Any]) -> dict[str, Any]:
         value, contrast = dhash(self.open(row, _DRAFT_PX))

@@ -30,16 +30,10 @@ class HeaderWorker(RowWorker):
 
     columns = (
         ("mode", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("f_number", pa.float64()),
-        ("focal_mm", pa.float64()),
-        ("focal_35mm", pa.float64()),
-        ("subject_distance_m", pa.float64()),
-        ("exposure_s", pa.float64()),
-        ("make", pa.string()),
-        ("model", pa.string()),
-        ("lens", pa.string()),
+        *((name, pa.int32()) for name in ("width", "height")),
+        *((name, pa.float64()) for name in ("f_number", "focal_mm", "focal_35mm")),
+        *((name, pa.float64()) for name in ("subject_distance_m", "exposure_s")),
+        *((name, pa.string()) for name in ("make", "model", "lens")),
         ("orientation", pa.int8()),
         ("sensor_mm", pa.float64()),
     )

@@ -137,28 +137,23 @@ def _take_over(path: Path, others: Iterator[Path], units: Sequence[work.Unit]) -
                 break
 
 
-def read_done(config: Curation, stage: str, *, current: bool = True) -> Done:
-    """The note of a finished stage.
+def read_done(config: Curation, stage: str) -> Done:
+    """The note of a finished stage. Raises ConfigError when it was not run, or with other settings.
 
-    Raises ConfigError when it was not run, or, with `current`, when it was run with other settings.
+    The hash of weights is left to the stage itself.
     """
     file = Path(config.output) / f"{stage}.json"
     if not file.is_file():
         raise ConfigError(f"{stage} has not been run in {config.output}: run it first, or all.")
     note = json.loads(file.read_text(encoding="utf-8"))
     done = Done(**note | {"units": tuple(note["units"])})
-    if current and not is_current(config, done):
+    settings = Path(config.output) / done.folder / "settings.json"
+    if not settings.is_file() or json.loads(settings.read_text())["chain"] != config.chain(stage):
         raise ConfigError(
             f"{stage} in {config.output} was run with other settings than the config has now: run it again, "
             "or all."
         )
     return done
-
-
-def is_current(config: Curation, done: Done) -> bool:
-    """Whether a stage was run with these settings; the hash of weights is left to the stage itself."""
-    file = Path(config.output) / done.folder / "settings.json"
-    return file.is_file() and json.loads(file.read_text())["chain"] == config.chain(done.stage)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -204,12 +199,12 @@ class RowWorker:
     """Reads a unit's kept rows and adds the verdict of `verdict`, or `judge`, on each.
 
     stage: the name of its module. columns: names and types of what is added, besides the verdict.
-    gpu: whether it runs a network.
+    gpu: whether it runs a network. note: as in `run_stage`.
     """
 
     stage: str
     columns: tuple[tuple[str, pa.DataType], ...] = ()
-    gpu = False
+    gpu, note = False, None
 
     def __init_subclass__(cls) -> None:
         cls.stage = cls.__module__.rpartition(".")[2]
@@ -223,10 +218,7 @@ class RowWorker:
         return ""
 
     @classmethod
-    def run(
-        cls, config: Curation, before: Done, engine: Engine, progress: Any = None, *, note: str | None = None,
-        **more: Any,
-    ) -> Done:  # fmt: skip
+    def run(cls, config: Curation, before: Done, engine: Engine, progress: Any = None, **more: Any) -> Done:
         """The stage over all rows that the stage before it kept. more: further arguments of the worker."""
         return run_stage(
             config,
@@ -235,7 +227,7 @@ class RowWorker:
             partial(cls, config, **more),
             engine,
             extra=cls.extra(config, **more),
-            note=note,
+            note=cls.note,
             gpu=cls.gpu,
             total=counts(config, before)[0],
             progress=progress,

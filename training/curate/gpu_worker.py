@@ -14,10 +14,6 @@ from .flow import RowWorker, Undecodable, dropped
 from .options import Caption, Curation, Photo, digest
 from .pixels import to_tensor
 
-#: Means and standard deviations of the pixels that networks were trained with.
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
 
 class PictureWorker(RowWorker):
     """Opens a unit's photos and asks `verdicts` about as many as the stage's `batch` says.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -23,7 +24,19 @@ _EXTENSIONS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF",
     ".dng": "TIFF", ".nef": "TIFF", ".arw": "TIFF", ".cr2": "TIFF", ".jxl": "JXL",
 }  # fmt: skip
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+#: How files start, in their order.
+_FORMATS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "GIF": rb"GIF8",
+    "TIFF": rb"II\*\0|MM\0\*",
+    "JXL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "HEIF": rb".{4}ftyp(?:heic|heix|hevc|mif1|msf1|heim|heis)",
+    "AVIF": rb".{4}ftyp(?:avif|avis)",
+    # "BM" starts many a text: the header's own size has few values
+    "BMP": rb"BM.{12}[\x28\x6c\x7c\x0c]\0\0\0",
+}
 
 
 def run(config: Curation, engine: Engine, progress: Any = None) -> Done:
@@ -136,23 +149,4 @@ def format_of(start: bytes) -> str | None:
     >>> format_of(bytes.fromhex("ffd8ffe0")), format_of(b"GIF89a"), format_of(b"<!doctype html>")
     ('JPEG', 'GIF', None)
     """
-    for magic, name in (
-        (b"\xff\xd8\xff", "JPEG"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
-        (b"GIF8", "GIF"),
-        (b"II*\0", "TIFF"),
-        (b"MM\0*", "TIFF"),
-        (b"\xff\x0a", "JXL"),
-        (b"\0\0\0\x0cJXL ", "JXL"),
-    ):
-        if start.startswith(magic):
-            return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    if start[4:8] == b"ftyp":
-        brand = start[8:12]
-        return "HEIF" if brand in _HEIF_BRANDS else "AVIF" if brand in (b"avif", b"avis") else None
-    # "BM" starts many a text: the header's own size has few values
-    if start[:2] == b"BM" and start[14:18] in (b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0", b"\x0c\0\0\0"):
-        return "BMP"
-    return None
+    return next((name for name, magic in _FORMATS.items() if re.match(magic, start, re.DOTALL)), None)

@@ -10,8 +10,9 @@ import torch
 
 from ..config.load import ConfigError
 from .flow import dropped, kept
-from .gpu_worker import IMAGENET, ModelWorker, PictureModel
+from .gpu_worker import ModelWorker, PictureModel
 from .options import Photo
+from .pixels import IMAGENET
 
 _START, _END = "<img>", "</img>"
 _YES, _NO = ("Yes", "yes", " Yes", " yes", "YES"), ("No", "no", " No", " no", "NO")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from .timeout import call_within
 
+#: Mean and standard deviation of the pixels that networks on ImageNet were trained with.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SRGB_NAMES = ("srgb", "iec61966-2.1", "iec 61966-2.1")
 
 
@@ -41,18 +44,16 @@ def _decode(path: Path, draft_px: int | None) -> Any:
 
 
 def _to_srgb(picture: Any, profile: bytes | None) -> Any:
-    if not profile or picture.mode not in ("RGB", "CMYK", "L"):
-        return picture.convert("RGB")
     from PIL import ImageCms
 
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if any(name in ImageCms.getProfileDescription(source).lower() for name in _SRGB_NAMES):
-            return picture.convert("RGB")
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile is no reason to lose the photo
-        return picture.convert("RGB")
+    # a damaged profile is no reason to lose the photo
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):
+        if profile and picture.mode in ("RGB", "CMYK", "L"):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if not any(name in ImageCms.getProfileDescription(source).lower() for name in _SRGB_NAMES):
+                target = ImageCms.createProfile("sRGB")
+                return ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+    return picture.convert("RGB")
 
 
 def to_tensor(picture: Any) -> Tensor:

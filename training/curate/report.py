@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from ..config.load import ConfigError
 from . import charts
 from .card import write_card
-from .flow import Done, is_current, picture_path, read_done, read_table, write_text
+from .flow import Done, picture_path, read_done, read_table, write_text
 from .options import Curation
 from .pixels import open_photo
 from .rules import DEEP, SHALLOW
@@ -82,13 +83,13 @@ def write_report(config: Curation) -> Path:
 
 def _finished(config: Curation) -> Iterator[Done]:
     """The finished stages; the first must be there."""
-    for number, stage in enumerate(config.stages):
-        if number and not (Path(config.output) / f"{stage}.json").is_file():
+    first, *others = config.stages
+    yield read_done(config, first)
+    for stage in others:
+        try:
+            yield read_done(config, stage)
+        except ConfigError:
             return
-        done = read_done(config, stage, current=number == 0)
-        if not is_current(config, done):
-            return
-        yield done
 
 
 def _summary(config: Curation, done: Done) -> StageSummary:

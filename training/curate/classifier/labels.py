@@ -6,9 +6,10 @@ import csv
 import json
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -139,7 +140,14 @@ class _Photos:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._by_name: dict[str, list[Path]] | None = None
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Path]]:
+        """All of them, by their names as an upload spells them."""
+        by_name = defaultdict(list)
+        for path in sorted(self.folder.rglob("*")):
+            by_name[_uploaded_name(path.name)].append(path)
+        return by_name
 
     def find(self, name: str | None, where: str) -> str:
         """The path of the photo that a table calls `name`."""
@@ -154,7 +162,8 @@ class _Photos:
             if (self.folder / candidate).is_file():
                 return str(self.folder / candidate)
         last = parts[-1] if parts else name
-        matches = self._named(last) or self._named(_UPLOADED.sub("", last, count=1))
+        names = last, _UPLOADED.sub("", last, count=1)
+        matches = next(filter(None, (self.by_name.get(_uploaded_name(name)) for name in names)), [])
         if len(matches) != 1:
             problem = f"{len(matches)} photos have this name" if matches else "there is no such photo"
             raise ValueError(
@@ -162,13 +171,6 @@ class _Photos:
                 "imported, with different names for different photos."
             )
         return str(matches[0])
-
-    def _named(self, name: str) -> list[Path]:
-        if self._by_name is None:
-            self._by_name = {}
-            for path in sorted(self.folder.rglob("*")):
-                self._by_name.setdefault(_uploaded_name(path.name), []).append(path)
-        return self._by_name.get(_uploaded_name(name), [])
 
 
 def _uploaded_name(name: str) -> str:

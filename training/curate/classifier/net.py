@@ -20,11 +20,10 @@ from torch.nn import functional
 from lens_models.files import atomic
 from lens_models.weights import read_weights
 
+from ..pixels import IMAGENET
+
 CLASSES = ("none", "desirable", "undesirable")
 _EXPANSION, _STEPS = 4, 4
-#: ImageNet's, as the trunk's published weights expect.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_TINY_GROUPS = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class BlurNetConfig:
     pyramid: int = 256
 
 
-TINY = BlurNetConfig(layers=(1, 1, 1, 1), width=8, groups=_TINY_GROUPS, group_width=4, pyramid=8)
+TINY = BlurNetConfig(layers=(1, 1, 1, 1), width=8, groups=2, group_width=4, pyramid=8)
 
 
 class _Block(nn.Module):
@@ -136,8 +135,8 @@ class BlurNet(nn.Module):
         )
         # average and maximum over the area; of the thumbnail, and mean and maximum over the crops
         self.head = nn.Linear(_STEPS * config.pyramid * 2 * 3, len(CLASSES))
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        for name, values in zip(("mean", "std"), IMAGENET, strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """views: sRGB 0..1 `(B, V, 3, S, S)`, V ≥ 2, the first one the thumbnail.

@@ -28,22 +28,17 @@ def draw(
     totals: Counter[str] = Counter()
     for (_, baseline), number in asked.items():
         totals[baseline] += number
-    prompts: Counter[str] = Counter()
-    baselines: Counter[str] = Counter()
+    prompts, baselines = Counter(), Counter()
     left = {pair: _number(seed, participant, *pair) for pair in pairs}
     chosen: list[Pair] = []
+
+    def rank(pair: Pair) -> tuple[int, ...]:
+        prompt, baseline = pair
+        counts = answered.get(pair, 0), asked.get(pair, 0)
+        return *counts, prompts[prompt], baselines[baseline], totals[baseline], left[pair]
+
     while left and len(chosen) < count:
-        pair = min(
-            left,
-            key=lambda pair: (
-                answered.get(pair, 0),
-                asked.get(pair, 0),
-                prompts[pair[0]],
-                baselines[pair[1]],
-                totals[pair[1]],
-                left[pair],
-            ),
-        )
+        pair = min(left, key=rank)
         del left[pair]
         prompts[pair[0]] += 1
         baselines[pair[1]] += 1

@@ -108,26 +108,24 @@ def preference_plot(rows: Sequence[Preference], title: str = "") -> Figure:
 
 def markdown(figures: dict) -> str:
     """The table of `summary` for people."""
-    lines = [
-        f"# {figures['ours']} against each baseline",
-        "",
-        f"> {figures['question']}",
-        "",
-        f"Participants {figures['participants']}, finished {figures['finished']}; votes {figures['votes']}.",
-        "",
-        "| baseline | votes | ours chosen | share | Wilson 95 % |",
-        "|---|---|---|---|---|",
-    ]
+    text = f"""# {figures["ours"]} against each baseline
+
+> {figures["question"]}
+
+Participants {figures["participants"]}, finished {figures["finished"]}; votes {figures["votes"]}.
+
+| baseline | votes | ours chosen | share | Wilson 95 % |
+|---|---|---|---|---|
+"""
     for row in figures["baselines"]:
         share = "–" if row["share"] is None else f"{100 * row['share']:.1f} %"
         interval = "–" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
         name = row["name"].replace("|", "\\|")
-        lines.append(f"| {name} | {row['votes']} | {row['wins']} | {share} | {interval} |")
+        text += f"| {name} | {row['votes']} | {row['wins']} | {share} | {interval} |\n"
     if figures["votes"]:
         low, high = figures["left_interval"]
-        lines += [
-            "",
-            f"Left side chosen in {100 * figures['left_share']:.1f} % ({100 * low:.1f} to {100 * high:.1f} "
-            f"%); median time to a vote {figures['median_seconds']:.1f} s.",
-        ]
-    return "\n".join([*lines, ""])
+        text += (
+            f"\nLeft side chosen in {100 * figures['left_share']:.1f} % ({100 * low:.1f} to {100 * high:.1f} "
+            f"%); median time to a vote {figures['median_seconds']:.1f} s.\n"
+        )
+    return text
