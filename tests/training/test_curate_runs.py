@@ -91,7 +91,7 @@ def test_killed_five_times_every_row_is_there_once(tmp_path):
     moments, killed_with, log = random.Random(5), [], tmp_path / "log.txt"
 
     def files():
-        return {f.name: f.stat().st_ino for f in out.glob("*-*-*/*.parquet")}
+        return {f.name: f.stat().st_ino for f in out.glob("*-*-*/[!.]*.parquet")}
 
     while len(killed_with) < 5:
         before = files()
@@ -111,7 +111,7 @@ def test_killed_five_times_every_row_is_there_once(tmp_path):
     before = files()
     assert _started(tmp_path / "c.yaml", log).wait() == 0, log.read_text()[-2000:]
     assert before.items() <= files().items()
-    assert not list(out.glob("*/.*.part"))
+    assert not list(out.glob("*/.*.part.*"))
     seen = Counter(paths(setting, "index"))
     assert len(seen) == 2000
     assert set(seen.values()) == {1}
