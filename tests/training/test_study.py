@@ -18,7 +18,7 @@ from PIL import Image
 from training.people.study import command
 from training.people.study.draw import draw, ours_is_left
 from training.people.study.manifest import ManifestError, read_manifest
-from training.people.study.results import Preference, preference_plot, preferences, summary, write_results
+from training.people.study.results import preference_plot, preferences, summary, write_results
 from training.people.study.store import Store, Vote, VoteError, participant_code
 
 ROOT = Path(__file__).parents[2]
@@ -232,13 +232,13 @@ def test_preferences(manifest):
     votes = [Vote("A", "p00", "b0", "left", "left" if k < 8 else "right", 1.0) for k in range(10)]
     votes += [Vote("A", "p01", "b1", "right", "left", 1.0)] * 10
     first, second, third = preferences(votes, read)[:3]
-    assert (first.votes, first.wins, first.share) == (10, 8, 0.8)
+    assert (first["votes"], first["wins"], first["share"]) == (10, 8, 0.8)
     # Wilson's interval of 8 of 10, from the roots of (p - s)^2 = z^2 s (1 - s) / n
     roots = np.sort(np.roots([1 + 1.959964**2 / 10, -(1.6 + 1.959964**2 / 10), 0.64]))
-    assert (first.low, first.high) == pytest.approx(tuple(roots), abs=1e-6)
-    assert (second.wins, second.low) == (0, 0.0)
-    assert second.high == pytest.approx(1.959964**2 / (10 + 1.959964**2), abs=1e-6)
-    assert (third.votes, third.share, third.low) == (0, None, None)
+    assert (first["low"], first["high"]) == pytest.approx(tuple(roots), abs=1e-6)
+    assert (second["wins"], second["low"]) == (0, 0.0)
+    assert second["high"] == pytest.approx(1.959964**2 / (10 + 1.959964**2), abs=1e-6)
+    assert (third["votes"], third["share"], third["low"]) == (0, None, None)
 
 
 def _run(*arguments: str | Path) -> int:
@@ -271,9 +271,9 @@ def test_results_as_files(tmp_path, manifest, capsys):
 
 def test_bars_are_as_long_as_their_shares():
     rows = [
-        Preference("b0", "Whole", 20, 20, 1.0, 0.8, 1.0),
-        Preference("b1", "Half", 20, 10, 0.5, 0.3, 0.7),
-        Preference("b2", "None yet", 0, 0, None, None, None),
+        {"name": "Whole", "votes": 20, "share": 1.0, "low": 0.8, "high": 1.0},
+        {"name": "Half", "votes": 20, "share": 0.5, "low": 0.3, "high": 0.7},
+        {"name": "None yet", "votes": 0},
     ]
     (axes,) = preference_plot(rows, "Ours chosen over").axes
     assert [bar.get_width() for bar in axes.patches] == [1.0, 0.5]

@@ -84,7 +84,11 @@ def run_stage(
     not given. total: photos. progress: counts them; a bar of tqdm, or what has its `reset` and `update`.
     """
     chain = digest(VERSION, config.chain(stage), extra)
-    units = [work.Unit(digest(chain, name), items) for name, items in _numbered(inputs)]
+    units, repeats = [], Counter()
+    for name, items in inputs:
+        # units that read the same are numbered, so that their names differ
+        units.append(work.Unit(digest(chain, [name, repeats[name]]), items))
+        repeats[name] += 1
     folder = f"{note or stage}-{chain}-{digest([unit.name for unit in units])}"
     output = Path(config.output)
     path = output / folder
@@ -113,14 +117,6 @@ def run_stage(
         text = json.dumps({"chain": config.chain(stage), "stages": settings}, indent=1)
         write_text(path / "settings.json", text)
     return done
-
-
-def _numbered(inputs: Sequence[tuple[str, tuple]]) -> Iterator[tuple[list, tuple]]:
-    """Number units that read the same, so that their names differ."""
-    repeats: Counter[str] = Counter()
-    for name, items in inputs:
-        yield [name, repeats[name]], items
-        repeats[name] += 1
 
 
 def _take_over(path: Path, others: Iterator[Path], units: Sequence[work.Unit]) -> None:

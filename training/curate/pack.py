@@ -51,11 +51,8 @@ def _limits(config: Curation, before: Done) -> dict[str, str]:
     for row in before.rows(config.output, ("kept", "set", "key")):
         if row["kept"]:
             keys[row["set"]].add(row["key"])
-    return {
-        name: sorted(own)[config.pack.per_set - 1]
-        for name, own in keys.items()
-        if len(own) > config.pack.per_set
-    }
+    most = config.pack.per_set
+    return {name: sorted(own)[most - 1] for name, own in keys.items() if len(own) > most}
 
 
 class EncodeWorker(PictureWorker):
@@ -66,19 +63,15 @@ class EncodeWorker(PictureWorker):
     """
 
     columns = (
-        ("jpeg", pa.binary()),
-        ("mean", pa.binary()),
-        ("std", pa.binary()),
+        *((name, pa.binary()) for name in ("jpeg", "mean", "std")),
         ("latent", pa.list_(pa.int32())),
-        ("crop_top", pa.int32()),
-        ("crop_left", pa.int32()),
+        *((name, pa.int32()) for name in ("crop_top", "crop_left")),
         ("sensor_width_mm", pa.float64()),
     )
 
-    def __init__(self, config: Curation, limits: dict[str, str], encode: Encode | None = None):
+    def __init__(self, config: Curation, limits: dict[str, str]):
         super().__init__(config)
-        self.limits = limits
-        self.encode = encode or encoder(config)
+        self.limits, self.encode = limits, encoder(config)
 
     @classmethod
     def extra(cls, config: Curation, **more: Any) -> str:

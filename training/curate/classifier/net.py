@@ -8,7 +8,7 @@ the views' features are pooled before one layer decides.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -192,11 +192,10 @@ def load_blur_net(path: str | Path) -> tuple[BlurNet, Calibration]:
     """What `save_blur_net` wrote. Raises FileNotFoundError, and ValueError for other files."""
     weights = read_weights(path)
     try:
-        about: Mapping[str, Any] = json.loads(weights.metadata["blur_net"])
-        sizes: dict[str, Any] = about["config"] | {"layers": tuple(about["config"]["layers"])}
-        thresholds = tuple(about["calibration"]["thresholds"])
-        calibration = Calibration(about["calibration"]["temperature"], thresholds)
-        network = BlurNet(BlurNetConfig(**sizes))
+        about: dict[str, Any] = json.loads(weights.metadata["blur_net"])
+        sizes, fitted = about["config"], about["calibration"]
+        calibration = Calibration(fitted["temperature"], tuple(fitted["thresholds"]))
+        network = BlurNet(BlurNetConfig(**sizes | {"layers": tuple(sizes["layers"])}))
         network.load_state_dict(dict(weights.tensors))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

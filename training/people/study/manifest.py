@@ -108,9 +108,8 @@ def _prompt(entry: object, methods: dict[str, str], path: Path) -> Prompt:
         raise ManifestError(
             f"{path}: prompt {name} has files for {found}, but the methods are {', '.join(methods)}."
         )
-    media = {}
-    for method, file in files.items():
-        media[method] = full = path.parent / str(file)
+    media = {method: path.parent / str(file) for method, file in files.items()}
+    for method, full in media.items():
         if full.suffix.lower() not in VIDEOS + PICTURES:
             raise ManifestError(f"{full}: a browser shows {', '.join(VIDEOS + PICTURES)}.")
         if not full.is_file():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...evaluate.statistics import wilson
 from .manifest import Manifest
@@ -20,30 +19,27 @@ if TYPE_CHECKING:
 log = logging.getLogger("fine_defocus")
 
 
-@dataclass(frozen=True)
-class Preference:
-    """Ours against one baseline; share, low and high (Wilson, 95 %) are None without votes."""
+def preferences(votes: Sequence[Vote], manifest: Manifest) -> list[dict[str, Any]]:
+    """Ours against each baseline, in the manifest's order.
 
-    baseline: str
-    name: str
-    votes: int
-    wins: int
-    share: float | None
-    low: float | None
-    high: float | None
-
-
-def preferences(votes: Sequence[Vote], manifest: Manifest) -> list[Preference]:
-    """Wins of ours per baseline, in the manifest's order.
-
-    The interval takes votes as independent, though each participant gives several.
+    share, low and high (Wilson, 95 %) are None without votes. The interval takes votes as independent, though
+    each participant gives several.
     """
     rows = []
     for baseline in manifest.baselines:
         won = [vote.won for vote in votes if vote.baseline == baseline]
         low, high = wilson(sum(won), len(won)) if won else (None, None)
-        share = sum(won) / len(won) if won else None
-        rows.append(Preference(baseline, manifest.methods[baseline], len(won), sum(won), share, low, high))
+        rows.append(
+            {
+                "baseline": baseline,
+                "name": manifest.methods[baseline],
+                "votes": len(won),
+                "wins": sum(won),
+                "share": sum(won) / len(won) if won else None,
+                "low": low,
+                "high": high,
+            }
+        )
     return rows
 
 
@@ -62,7 +58,7 @@ def summary(store: Store) -> dict:
         "left_share": left / len(votes) if votes else None,
         "left_interval": list(wilson(left, len(votes))) if votes else None,
         "median_seconds": median(vote.seconds for vote in votes) if votes else None,
-        "baselines": [asdict(row) for row in preferences(votes, store.manifest)],
+        "baselines": preferences(votes, store.manifest),
     }
 
 
@@ -74,7 +70,7 @@ def write_results(store: Store, folder: str | Path) -> list[Path]:
     paths[0].write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     paths[1].write_text(markdown(figures), encoding="utf-8")
     try:
-        plot = preference_plot(preferences(store.votes(), store.manifest), f"{figures['ours']} chosen over")
+        plot = preference_plot(figures["baselines"], f"{figures['ours']} chosen over")
         plot.savefig(paths[2])
     except ImportError as error:
         log.warning("There is no plot, which needs matplotlib (%s): python -m pip install matplotlib.", error)
@@ -82,7 +78,7 @@ def write_results(store: Store, folder: str | Path) -> list[Path]:
     return paths
 
 
-def preference_plot(rows: Sequence[Preference], title: str = "") -> Figure:
+def preference_plot(rows: Sequence[dict[str, Any]], title: str = "") -> Figure:
     """Shares with their intervals as horizontal bars, in the manner of the paper's figure A6.
 
     The dashed line is chance. A baseline without votes keeps its place and says so.
@@ -93,14 +89,15 @@ def preference_plot(rows: Sequence[Preference], title: str = "") -> Figure:
     figure = Figure((12.0, 1.2 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        if row.share is None or row.low is None or row.high is None:
+        if not row["votes"]:
             axes.text(0.01, place, "no votes yet", va="center", color="grey")
             continue
-        interval = [[row.share - row.low], [row.high - row.share]]
-        axes.barh(place, row.share, 0.55, xerr=interval, color="#5c8ec7", ecolor="#183052", capsize=4)
-        axes.text(1.02, place, f"{row.share:.1%} of {row.votes:,}", va="center", clip_on=False)
+        share = row["share"]
+        interval = [[share - row["low"]], [row["high"] - share]]
+        axes.barh(place, share, 0.55, xerr=interval, color="#5c8ec7", ecolor="#183052", capsize=4)
+        axes.text(1.02, place, f"{share:.1%} of {row['votes']:,}", va="center", clip_on=False)
     axes.axvline(0.5, color="#c85a3c", linestyle="--")
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set(xlim=(0.0, 1.0), ylim=(len(rows) - 0.5, -0.5), title=title)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
