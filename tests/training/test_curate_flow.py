@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 from PIL import Image
 
 from tests.training import curate_models, curate_photos
+from training.__main__ import run
 from training.config.load import ConfigError
 from training.curate import command
 from training.curate.card import decisions
@@ -53,7 +53,7 @@ def paths(setting, stage):
 def test_every_odd_file_ends_in_a_table_with_a_reason(tmp_path):
     curate_photos.odd_files(tmp_path / "in")
     setting = config(tmp_path, exif={"max_megapixels": 50})
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     last = {
         row["path"]: (stage, row["kept"], row["reason"])
         for stage in setting.stages
@@ -113,7 +113,7 @@ def test_the_whole_way_with_every_network(tmp_path):
         caption={"model": str(curate_models.blip2(tmp_path / "blip2")), "max_tokens": 5},
         report_samples=4,
     )
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     by_stage = [
         (len(found), sum(r["kept"] for r in found)) for found in (rows(setting, s) for s in setting.stages)
     ]
@@ -163,7 +163,7 @@ def test_squares_keep_the_camera(tmp_path):
     curate_photos.photo(tmp_path / "in" / "a.jpg", size=(120, 60), focal=30.0, focal_35=45, f_number=2.0)
     curate_photos.photo(tmp_path / "in" / "b.jpg", seed=1, size=(120, 60), orientation=6, f_number=11.0)
     setting = config(tmp_path)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     diagonal = (120**2 + 60**2) ** 0.5 / (36**2 + 24**2) ** 0.5
     a = PackedSet(tmp_path / "out" / "shallow")[0]
     assert a.focal_mm / a.sensor_mm == pytest.approx(45 * diagonal / 60)
@@ -183,7 +183,7 @@ def test_squares_keep_the_camera(tmp_path):
 def test_a_set_holds_at_most_what_is_wanted(tmp_path):
     curate_photos.many(tmp_path / "in", 60)
     setting = config(tmp_path, pack={"source": "tiny", "size_px": 48, "per_set": 3, "images": False})
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     assert packed_sets(setting) == {"deep": 3, "shallow": 3}
     before = [row for row in rows(setting, "duplicates") if row["kept"]]
     for name in ("deep", "shallow"):
@@ -236,12 +236,9 @@ def test_the_command_line(tmp_path, capsys):
     curate_photos.many(tmp_path / "in", 12)
     given = config(tmp_path).model_dump(mode="json")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(given))
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers())
 
     def call(stage, *more):
-        told = parser.parse_args(["curate", stage, "--config", str(tmp_path / "c.yaml"), *more])
-        return told.run(told)
+        return run(["curate", stage, "--config", str(tmp_path / "c.yaml"), *more])
 
     assert call("index") == 0
     assert call("exif", "--set", "exif.max_megapixels=0.001") == 0
@@ -260,14 +257,14 @@ def test_the_command_line(tmp_path, capsys):
 def test_nothing_in_comes_out_as_nothing(tmp_path):
     (tmp_path / "in").mkdir()
     setting = config(tmp_path)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     assert packed_sets(setting) == {}
     assert write_report(setting).is_file()
     curate_photos.photo(tmp_path / "in" / "a.jpg", f_number=11.0)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     assert packed_sets(setting) == {"deep": 1}
     (tmp_path / "in" / "a.jpg").unlink()
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     assert packed_sets(setting) == {}  # the set of photos that are gone is gone
 
 
@@ -279,7 +276,7 @@ def test_missing_folders_are_said(tmp_path):
     for stage, said in (("blur", "blur.weights"), ("photo", "photo.model"), ("caption", "caption.model")):
         setting = config(tmp_path, duplicates={"skip": True}, **{stage: {}})
         with pytest.raises(ValueError, match=said):
-            command.curate(setting, Engine())
+            command.run_all(setting, Engine())
 
 
 def test_a_card_has_no_folders_but_whole_names_of_the_hub(tmp_path):

@@ -29,11 +29,11 @@ REPO = Path(__file__).resolve().parents[2]
 def test_more_photos_redo_only_what_they_touch(tmp_path):
     curate_photos.many(tmp_path / "in", 300)
     setting = config(tmp_path, duplicates={"skip": True}, pack={"skip": True})
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     before = {stage: read_done(setting, stage) for stage in setting.stages}
     inodes = {f.name: f.stat().st_ino for s in before.values() for f in s.files(setting.output)}
     curate_photos.photo(tmp_path / "in" / "001" / "IMG_00150b.jpg", seed=99)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     for stage in setting.stages:
         now = read_done(setting, stage)
         fresh = [f for f in now.files(setting.output) if inodes.get(f.name) != f.stat().st_ino]
@@ -45,13 +45,13 @@ def test_more_photos_redo_only_what_they_touch(tmp_path):
     inodes = {
         f.name: f.stat().st_ino for s in setting.stages for f in read_done(setting, s).files(setting.output)
     }
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     for stage in setting.stages:
         now = read_done(setting, stage)
         assert sum(inodes.get(f.name) != f.stat().st_ino for f in now.files(setting.output)) <= 1
         assert len(now.units) < len(before[stage].units)
     curate_photos.many(tmp_path / "in", 300)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     assert len(paths(setting, "index")) == 301
     assert len(set(paths(setting, "index"))) == 301
 
@@ -59,12 +59,12 @@ def test_more_photos_redo_only_what_they_touch(tmp_path):
 def test_other_settings_are_noticed(tmp_path):
     curate_photos.many(tmp_path / "in", 20)
     setting = config(tmp_path, pack={"skip": True})
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     other = config(tmp_path, pack={"skip": True}, rules={"least_side_px": 5000})
     assert read_done(other, "exif").folder == read_done(setting, "exif").folder
     with pytest.raises(ConfigError, match="run with other settings"):
         command.run_one(other, "duplicates", Engine())
-    command.curate(other, Engine())
+    command.run_all(other, Engine())
     assert not any(row["kept"] for row in rows(other, "rules"))
     assert rows(other, "duplicates") == []
     with pytest.raises(ConfigError, match="has not been run"):
@@ -147,7 +147,7 @@ def test_ray_actors_find_what_one_process_finds(tmp_path, one_ray):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(alone.model_dump(mode="json")))
     assert _started(tmp_path / "c.yaml", tmp_path / "log.txt").wait() == 0
     many = config(tmp_path, duplicates={"skip": True}, output=str(tmp_path / "many"))
-    command.curate(many, Engine(workers=2))
+    command.run_all(many, Engine(workers=2))
     for stage in alone.stages:
         assert rows(many, stage) == rows(alone, stage)
     assert (
@@ -159,7 +159,7 @@ def test_ray_actors_find_what_one_process_finds(tmp_path, one_ray):
 @pytest.mark.slow
 def test_stage_1_trains_on_what_was_curated(tmp_path):
     curate_photos.many(tmp_path / "in", 80)
-    command.curate(config(tmp_path, pack={"source": "tiny", "size_px": 64}), Engine())
+    command.run_all(config(tmp_path, pack={"source": "tiny", "size_px": 64}), Engine())
     settings = ["stage=1", "steps=5", f"data.deep={tmp_path}/out/deep", f"output={tmp_path}/run"]
     arguments = [sys.executable, "-m", "training", "stage1", "smoke_cpu", *settings, "--device", "cpu"]
     done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True, timeout=120, check=False)
@@ -174,7 +174,7 @@ def test_all_stages_share_one_session_of_ray(tmp_path, monkeypatch):
     setting, opened = config(tmp_path), []
     init = ray.init
     monkeypatch.setattr(ray, "init", lambda *args, **more: (opened.append(1), init(*args, **more))[1])
-    command.curate(setting, Engine(workers=1))
+    command.run_all(setting, Engine(workers=1))
     assert opened == [1]
     assert not ray.is_initialized()
     assert rows(setting, "pack")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -22,7 +21,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lens_models.metrics.lpips import LPIPS
-from training.evaluate import command, measures, table
+from training.__main__ import run
+from training.evaluate import measures, table
 from training.evaluate.methods import TABLE1
 from training.evaluate.metrics.inception import FIDInception
 from training.evaluate.options import load_evaluation
@@ -31,20 +31,14 @@ from training.evaluate.statistics import bootstrap, wilson
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import argparse, sys
-from training.evaluate.command import add
-parser = argparse.ArgumentParser()
-add(parser.add_subparsers())
-options = parser.parse_args()
-sys.exit(options.run(options))
+import sys
+from training.__main__ import run
+sys.exit(run())
 """
 
 
 def evaluate(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers())
-    options = parser.parse_args(["evaluate", *map(str, arguments)])
-    return options.run(options)
+    return run(["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sqlite3
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.people.study import command
+from training.__main__ import run
 from training.people.study.draw import draw, ours_is_left
 from training.people.study.manifest import ManifestError, read_manifest
 from training.people.study.results import preference_plot, preferences, summary, write_results
@@ -242,10 +241,7 @@ def test_preferences(manifest):
 
 
 def _run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers())
-    options = parser.parse_args([str(argument) for argument in arguments])
-    return options.run(options)
+    return run([str(argument) for argument in arguments])
 
 
 def test_results_as_files(tmp_path, manifest, capsys):

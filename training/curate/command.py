@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from ..command_line import command, option
 from . import STAGES
 
 log = logging.getLogger("fine_defocus")
 
 
-def add(commands) -> None:
-    """Add `curate` to the commands of the training."""
-    command = commands.add_parser("curate", help="from folders of photos to packed sets, stage by stage")
-    command.add_argument(
+@command(
+    "from folders of photos to packed sets, stage by stage",
+    option(
         "stage",
         choices=(*STAGES, "report", "all", "train-blur"),
         help="one stage, after those before it; all, with the report; or train the blur network",
-    )
-    command.add_argument("--config", required=True, help="YAML file, such as training/configs/curate.yaml")
-    command.add_argument("--workers", type=int, default=0, help="Ray actors; default 0: this process")
-    command.add_argument("--address", help="of a Ray cluster; default: a local one")
-    command.add_argument("--gpus", type=float, default=0.0, help="per actor that runs a network; default 0")
-    command.add_argument(
+    ),
+    option("--config", required=True, help="YAML file, such as training/configs/curate.yaml"),
+    option("--workers", type=int, default=0, help="Ray actors; default 0: this process"),
+    option("--address", help="of a Ray cluster; default: a local one"),
+    option("--gpus", type=float, default=0.0, help="per actor that runs a network; default 0"),
+    option(
         "--set",
         dest="overrides",
         nargs="+",
@@ -34,38 +33,31 @@ def add(commands) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="settings in place of the file's, as in blur.crops=3",
-    )
-    command.set_defaults(run=run_command)
-
-
-def run_command(options: argparse.Namespace) -> int:
-    """Do what the command line says."""
-    if options.stage == "train-blur":
+    ),
+)
+def curate(stage: str, config: str, overrides: list[str], **engine) -> None:
+    if stage == "train-blur":
         from ..config.load import load_settings
         from .classifier.train import Training, train
 
-        train(load_settings(Training, options.config, options.overrides))
-        return 0
+        train(load_settings(Training, config, overrides))
+        return
     from .flow import Engine
     from .options import load
     from .report import write_report
 
-    config = load(options.config, options.overrides)
-    engine = Engine(options.workers, options.address, options.gpus)
-    if options.stage == "report":
-        print(write_report(config))
-        return 0
-    if options.stage == "all":
-        curate(config, engine)
-        print(write_report(config))
-        return 0
-    if options.stage not in config.stages:
-        raise ValueError(f"{options.stage}.skip is on in {options.config}: there is nothing to run.")
-    run_one(config, options.stage, engine)
-    return 0
+    settings = load(config, overrides)
+    if stage == "all":
+        run_all(settings, Engine(**engine))
+    elif stage != "report":
+        if stage not in settings.stages:
+            raise ValueError(f"{stage}.skip is on in {config}: there is nothing to run.")
+        run_one(settings, stage, Engine(**engine))
+    if stage in ("all", "report"):
+        print(write_report(settings))
 
 
-def curate(config, engine) -> None:
+def run_all(config, engine) -> None:
     """All stages that the config does not leave out, in one session of Ray where there are workers."""
     from ..units import ray_session
 
