@@ -15,18 +15,11 @@ import torch.distributed as dist
 
 from lens_models.weights import read_metadata
 
-from .budget import GB, TrainingPlan
+from .budget import GB, TrainingPlan, cost
 
-#: What a run imports, and the name it is installed by.
-PACKAGES = {
-    "diffusers": "diffusers",
-    "transformers": "transformers",
-    "tqdm": "tqdm",
-    "safetensors": "safetensors",
-    "pyarrow": "pyarrow",
-    "yaml": "pyyaml",
-    "pydantic": "pydantic",
-}
+#: What a run imports, and the name it is installed by where that is another.
+PACKAGES = ("diffusers", "transformers", "tqdm", "safetensors", "pyarrow", "yaml", "pydantic")
+INSTALLED_BY = {"yaml": "pyyaml"}
 #: The newest, the one being written, and one to go back to.
 CHECKPOINTS_KEPT = 3
 _PATIENCE_S = 180
@@ -62,16 +55,17 @@ def examine(
     for the small configurations of the tests. needed_gb: free disk; for "cuda" three checkpoints of the
     stage when not given.
     """
+    cuda = device == "cuda"
     if needed_gb is None:
-        needed_gb = CHECKPOINTS_KEPT * TrainingPlan(stage=stage).checkpoint_gb if device == "cuda" else 1.0
+        needed_gb = CHECKPOINTS_KEPT * cost(TrainingPlan(stage=stage)).checkpoint_gb if cuda else 1.0
     return [
         accelerators(device, stage),
         bfloat16(device),
         sharding(),
         collectives("gloo", "cpu"),
-        *([collectives("nccl", "cuda")] if device == "cuda" else []),
+        *([collectives("nccl", "cuda")] if cuda else []),
         torchvision(),
-        *(package(module, name) for module, name in PACKAGES.items()),
+        *(package(module, INSTALLED_BY.get(module, module)) for module in PACKAGES),
         free_disk(folder, needed_gb),
         *(weights_file(path) for path in weights),
     ]
@@ -79,27 +73,24 @@ def examine(
 
 def accelerators(device: str, stage: int) -> Finding:
     """GPUs, and whether the stage's memory is in them; nothing is asked of the CPU."""
-    version = f"torch {torch.__version__}"
     if device == "cpu":
-        return Finding(True, f"{version} on the CPU: for small configurations only.")
+        return Finding(True, f"{_TORCH} on the CPU: for small configurations only.")
     sizes = gpu_memory_gb()
     if not sizes:
         return Finding(
             False,
-            f"{version} sees no GPU: install a CUDA build of torch, or look with the CPU as device for the "
+            f"{_TORCH} sees no GPU: install a CUDA build of torch, or look with the CPU as device for the "
             "small configurations.",
         )
-    needed = TrainingPlan(stage=stage, gpus=len(sizes), per_node=len(sizes)).total_gb
+    needed = cost(TrainingPlan(stage=stage, gpus=len(sizes), per_node=len(sizes))).total_gb
     count = "1 GPU" if len(sizes) == 1 else f"{len(sizes)} GPUs"
-    found = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB on each"
-    fits = needed <= min(sizes)
-    return Finding(fits, f"{found}." if fits else f"{found}: use more GPUs or LoRAs (lora_rank).")
+    message = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB on each"
+    return _finding(needed <= min(sizes), message, "use more GPUs or LoRAs (lora_rank)")
 
 
 def gpu_memory_gb() -> list[float]:
     """Memory of every GPU that torch sees, GB."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [torch.cuda.get_device_properties(i).total_memory / GB for i in range(count)]
+    return [torch.cuda.get_device_properties(i).total_memory / GB for i in range(torch.cuda.device_count())]
 
 
 def bfloat16(device: str) -> Finding:
@@ -121,8 +112,8 @@ def sharding() -> Finding:
     try:
         from torch.distributed.fsdp import fully_shard  # noqa: F401
     except ImportError:
-        return Finding(False, f"torch {torch.__version__} has no fully_shard: install torch 2.6 or later.")
-    return Finding(True, f"torch {torch.__version__} has fully_shard.")
+        return Finding(False, f"{_TORCH} has no fully_shard: install torch 2.6 or later.")
+    return Finding(True, f"{_TORCH} has fully_shard.")
 
 
 def collectives(backend: str, device: str) -> Finding:
@@ -139,14 +130,14 @@ def torchvision() -> Finding:
     """Whether torchvision, which nothing here needs, keeps other packages from being imported."""
     worked, message = imported("torchvision")
     if worked:
-        return Finding(True, f"torchvision {message} goes with torch {torch.__version__}.")
+        return Finding(True, f"torchvision {message} goes with {_TORCH}.")
     if message == _ABSENT:
         return Finding(True, "torchvision is not installed, and nothing here needs it.")
     return Finding(
         False,
-        f"torchvision{_version('torchvision')} does not go with torch {torch.__version__} ({message}): "
-        "beside it diffusers and transformers cannot be imported. Uninstall torchvision, or install the "
-        "build of it that is for this torch.",
+        f"torchvision{_version('torchvision')} does not go with {_TORCH} ({message}): beside it diffusers "
+        "and transformers cannot be imported. Uninstall torchvision, or install the build of it that is for "
+        "this torch.",
     )
 
 
@@ -162,12 +153,10 @@ def package(module: str, name: str) -> Finding:
 
 def free_disk(folder: str | Path, needed_gb: float) -> Finding:
     """Whether checkpoints have room; folder may still have to be made."""
-    place = Path(folder).resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free / GB
+    path = Path(folder).resolve()
+    free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free / GB
     message = f"{folder} has {free:,.0f} GB free and {needed_gb:,.0f} GB are wanted for checkpoints"
-    return Finding(True, f"{message}.") if free >= needed_gb else Finding(False, f"{message}: make room.")
+    return _finding(free >= needed_gb, message, "make room")
 
 
 def weights_file(path: str | Path) -> Finding:
@@ -185,6 +174,11 @@ def weights_file(path: str | Path) -> Finding:
     return Finding(True, f"{path} is there ({path.stat().st_size / GB:.2f} GB).")
 
 
+def _finding(ok: bool, message: str, remedy: str) -> Finding:
+    return Finding(ok, f"{message}." if ok else f"{message}: {remedy}.")
+
+
+_TORCH = f"torch {torch.__version__}"
 _ABSENT = "absent"
 _IMPORT = """
 import importlib, importlib.util
