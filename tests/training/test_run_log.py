@@ -10,7 +10,7 @@ import torch
 
 from training.distill.schedule import Turn
 from training.run.loop import Step
-from training.run.run_log import RANGES, Histograms, RunLog
+from training.run.run_log import EDGES, Histograms, RunLog
 
 CPU = torch.device("cpu")
 
@@ -62,8 +62,8 @@ def test_histograms_lose_no_value():
     found = Histograms()
     distances = torch.tensor([0.01, 0.1, 1.0, 999.0, 5000.0])
     found.add({"focus_distance_m": (distances[:2], distances[2:]), "coc_px": (torch.full((2, 3, 3), 300.0),)})
-    told = found.taken(CPU)
-    assert set(told) == set(RANGES)
+    told = found.take(CPU)
+    assert set(told) == set(EDGES)
     counts, edges = (torch.tensor(told["focus_distance_m"][name]) for name in ("counts", "edges"))
     assert counts.sum() == 5
     # below the first edge and above the last belong to the ends
@@ -73,7 +73,7 @@ def test_histograms_lose_no_value():
     assert edges[one + 1] > 1.0
     assert told["coc_px"]["counts"][-1] == 18
     assert sum(told["focus_scale"]["counts"]) == 0
-    assert sum(found.taken(CPU)["coc_px"]["counts"]) == 0
+    assert sum(found.take(CPU)["coc_px"]["counts"]) == 0
 
 
 def test_tensorboard_is_asked_for_in_words(tmp_path, monkeypatch):

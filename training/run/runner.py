@@ -10,9 +10,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,7 +24,7 @@ from ..networks.models import ExifGenerator
 from ..networks.text import TextEncoders, build_text
 from . import samples
 from .checkpoint import Checkpoints, Resumed, stop_requests
-from .loop import Step, Trainer
+from .loop import Trainer
 from .run_folder import CHECKPOINTS, starting_weights, write
 from .run_log import Histograms, RunLog
 from .source import PackedSource
@@ -35,20 +34,16 @@ log = logging.getLogger("fine_defocus")
 #: What a run may be resumed with besides `FREE`: the sets may have moved (their contents are compared), and
 #: the global batch may be made of other parts.
 _FREE_ON_RESUME = (*FREE, "steps", "batch", "accumulation", "data")
+#: Losses beside the progress bar.
+_PROGRESS = ("fake", "critic", "dmd", "gan", "huber")
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those of the run."""
+class Ranks(NamedTuple):
+    """This process among those of the run; the first one writes."""
 
     rank: int
     world: int
     device: torch.device
-
-    @property
-    def first(self) -> bool:
-        """Whether this one writes."""
-        return self.rank == 0
 
 
 @contextmanager
@@ -106,7 +101,7 @@ def run(config: Config, device: str | None = None) -> Path:
         )
         resumed = checkpoints.load(trainer.trained, trainer.optimisers)
         first = _first(resumed, source, config)
-        if ranks.first:
+        if ranks.rank == 0:
             write(config, unet=_unet_config(networks.generator), predictor=predictor, data=source.identities)
         try:
             _train(trainer, source, text, checkpoints, ranks, first)
@@ -125,44 +120,35 @@ def _train(
 ) -> None:
     from tqdm import tqdm
 
-    config, folder = trainer.config, Path(trainer.config.output)
+    config, folder, writes = trainer.config, Path(trainer.config.output), ranks.rank == 0
     histograms = Histograms()
     run_log = RunLog(
-        folder, first=first, writes=ranks.first, device=ranks.device, tensorboard=config.log.tensorboard
+        folder, first=first, writes=writes, device=ranks.device, tensorboard=config.log.tensorboard
     )
-    bar = tqdm(total=config.steps, initial=first, unit="step", disable=not ranks.first)
-
-    def save(step: int) -> None:
-        path = checkpoints.save(
-            step, trainer.trained, trainer.optimisers, {"global_batch": source.global_batch}
-        )
-        run_log.event("saved", step, path=str(path))
-
-    def show(step: int) -> None:
-        grid = samples.sheet(trainer, text)
-        if ranks.first:
-            save_png(folder / "samples" / f"step_{step:06d}.png", grid)
-        run_log.picture("samples", step, grid)
-
+    bar = tqdm(total=config.steps, initial=first, unit="step", disable=not writes)
+    batch = {"global_batch": source.global_batch}
     with stop_requests(ranks.device) as asked_to_stop, run_log, bar:
-        run_log.event(
-            "started", first, world=ranks.world, global_batch=source.global_batch, config=config.hash
-        )
+        run_log.event("started", first, world=ranks.world, **batch, config=config.hash)
         started = time.perf_counter()
         for step in range(first, config.steps):
             done = trainer.step(step, source)
             after = step + 1
             values = run_log.step(done, **_measured(started, ranks.device, source))
             histograms.add(done.seen)
-            bar.set_postfix_str(_progress_text(done, values), refresh=False)
+            numbers = (f"{name} {values[name]:.3g}" for name in _PROGRESS if name in values)
+            bar.set_postfix_str(" ".join((done.turn.set_name, *numbers)), refresh=False)
             bar.update()
             if _due(after, config.log.histograms_every):
-                run_log.histograms(after, histograms.taken(ranks.device))
+                run_log.event("histograms", after, **histograms.take(ranks.device))
             last, asked = after == config.steps, asked_to_stop()
             if _due(after, config.saving.every) or last or asked:
-                save(after)
+                path = checkpoints.save(after, trainer.trained, trainer.optimisers, batch)
+                run_log.event("saved", after, path=str(path))
             if config.log.samples_every and (last or _due(after, config.log.samples_every)):
-                show(after)
+                grid = samples.sheet(trainer, text)
+                if writes:
+                    save_png(folder / "samples" / f"step_{after:06d}.png", grid)
+                run_log.picture("samples", after, grid)
             if asked and not last:
                 run_log.event("stopped", after)
                 log.info("Asked to stop: step %d is saved. Start the same command to go on.", after)
@@ -194,12 +180,6 @@ def _measured(started: float, device: torch.device, source: PackedSource) -> dic
         values["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
         torch.cuda.reset_peak_memory_stats(device)
     return values
-
-
-def _progress_text(done: Step, values: dict[str, float]) -> str:
-    names = ("fake", "critic", "dmd", "gan", "huber")
-    numbers = " ".join(f"{name} {values[name]:.3g}" for name in names if name in values)
-    return f"{done.turn.set_name} {numbers}"
 
 
 def _due(step: int, every: int) -> bool:
