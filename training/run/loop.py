@@ -90,33 +90,26 @@ class Trainer:
 
     def _clipped(self) -> dict[str, float]:
         """Norms of the networks that have gradients, each held at the limit, alone or with its partner."""
-        reached = {
-            name: parameters
-            for name, net in self.trained.items()
-            if (parameters := [p for p in net.parameters() if p.grad is not None])
-        }
-        limit, norms = self.config.optimiser.clip, {}
-        together = not self.config.optimiser.clip_separately
-        for name in reached:
-            if not (together and name in ("generator", "focus")):
-                norms[name] = fsdp.clip(reached[name], limit)
-        pair = [name for name in ("generator", "focus") if name in reached and together]
-        if pair:
-            norm = fsdp.clip([p for name in pair for p in reached[name]], limit)
-            norms |= dict.fromkeys(pair, norm)
+        settings, groups = self.config.optimiser, {}
+        for name, net in self.trained.items():
+            if parameters := [p for p in net.parameters() if p.grad is not None]:
+                alone = settings.clip_separately or name not in ("generator", "focus")
+                groups.setdefault(name if alone else "pair", {})[name] = parameters
+        norms = {}
+        for members in groups.values():
+            norm = fsdp.clip([p for parameters in members.values() for p in parameters], settings.clip)
+            norms |= dict.fromkeys(members, norm)
         return norms
 
     def _optimiser(self, name: str, network: nn.Module) -> AdamW:
         settings = self.config.optimiser
         parameters = [p for p in network.parameters() if p.requires_grad]
-        return AdamW(
-            parameters, lr=self._rate(name), betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        decay = settings.weight_decay
+        return AdamW(parameters, lr=self._rate(name), betas=settings.betas, weight_decay=decay)
 
     def _rate(self, name: str) -> float:
         settings = self.config.optimiser
-        rates = {"generator": settings.lr, "focus": settings.focus_lr}
-        return rates.get(name, settings.fake_lr)
+        return {"generator": settings.lr, "focus": settings.focus_lr}.get(name, settings.fake_lr)
 
     def _stopped(self, error: NotFinite, step: int, i: int, batch: Batch) -> NotFinite:
         """The error with the place of the batch that it came from."""

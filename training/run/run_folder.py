@@ -91,30 +91,22 @@ def read_run(path: str | Path, step: int | None = None) -> TrainedWeights:
     if content.get("format") != FORMAT:
         raise ValueError(f'{path} is written as "{content.get("format")}" and this version reads "{FORMAT}".')
     folder = _newest(path) if step is None else path / CHECKPOINTS / f"step_{step:06d}"
-    reached = (
-        json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"] if folder.is_dir() else 0
-    )
     tensors: dict[str, dict[str, Tensor]] = {}
     for part in checkpoint.models_in(folder):
         if part == "generator":
             tensors |= _generator(checkpoint.read_model(folder, part))
         elif part == "focus":
             tensors[part] = checkpoint.read_model(folder, part)
-    hashes = {name: content[f"{name}_hash"] for name in ("config", "data", "code")}
-    return TrainedWeights(
-        tensors,
-        Provenance(content["stage"], reached, content["base"], *hashes.values()),
-        tuple(content["timesteps"]),
-        content["unet"],
-        content["predictor"],
-        content["lora_alpha"],
-    )
+    reached = json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"]
+    hashes = (content[f"{name}_hash"] for name in ("config", "data", "code"))
+    run = Provenance(content["stage"], reached, content["base"], *hashes)
+    networks = (content[name] for name in ("unet", "predictor", "lora_alpha"))
+    return TrainedWeights(tensors, run, tuple(content["timesteps"]), *networks)
 
 
 def data_hash(identities: Mapping[str, str]) -> str:
     """One hash of the data sets' own."""
-    text = json.dumps(dict(identities), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(dict(identities), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_hash() -> str:

@@ -75,9 +75,5 @@ def sheet(trainer: Trainer, text: TextEncoders) -> Tensor:
         rows.append(shown.float().cpu())
         labels += texts
     columns = len(labels) // len(rows)
-    return contact_sheet(
-        torch.cat(rows).movedim(1, -1),
-        labels,
-        columns=columns if columns > 1 else 0,
-        picture_width=_TILE_PX,
-    )[0]
+    columns = columns if columns > 1 else 0
+    return contact_sheet(torch.cat(rows).movedim(1, -1), labels, columns=columns, picture_width=_TILE_PX)[0]

@@ -33,21 +33,13 @@ class PackedSource:
         self.global_batch = world * config.accumulation * config.batch
         self.sets = {name: self._opened(name) for name in config.set_names}
         self.identities = {name: packed.identity for name, packed in self.sets.items()}
-        self.batches = {
-            name: Batches(
-                packed,
-                # two sets of one size would otherwise be read in the same order
-                EpochSampler(
-                    len(packed),
-                    seed=2 * config.seed + i,
-                    global_batch=self.global_batch,
-                    rank=rank,
-                    world=world,
-                ),
-                max_corrupt_share=config.data.max_corrupt_share,
-            )
-            for i, (name, packed) in enumerate(self.sets.items())
-        }
+        self.batches: dict[str, Batches] = {}
+        part, share = {"rank": rank, "world": world}, config.data.max_corrupt_share
+        for i, (name, packed) in enumerate(self.sets.items()):
+            # two sets of one size would otherwise be read in the same order
+            seed = 2 * config.seed + i
+            sampler = EpochSampler(len(packed), seed=seed, global_batch=self.global_batch, **part)
+            self.batches[name] = Batches(packed, sampler, max_corrupt_share=share)
         self._first_place = rank * config.accumulation * config.batch
         self._read: tuple[int, list[PackedSample]] = (-1, [])
 
@@ -73,25 +65,13 @@ class PackedSource:
             return self.text([with_camera_words(s.caption, words, s.f_number, s.focal_mm) for s in samples])
 
         text, pooled = encoded(self.config.prompts)
-        teacher_text = teacher_pooled = None
-        if self.config.teacher_prompts == "suffix":
-            teacher_text, teacher_pooled = encoded("depth_of_field")
+        teacher = encoded("depth_of_field") if self.config.teacher_prompts == "suffix" else (None, None)
         f_number, focal_mm, sensor_mm = (
             torch.tensor([getattr(s, name) for s in samples], dtype=torch.float32)
             for name in ("f_number", "focal_mm", "sensor_mm")
         )
-        return Batch(
-            mean=torch.stack([s.mean for s in samples]).float(),
-            std=torch.stack([s.std for s in samples]).float(),
-            text=text,
-            pooled=pooled,
-            f_number=f_number,
-            focal_mm=focal_mm,
-            sensor_mm=sensor_mm,
-            samples=places,
-            teacher_text=teacher_text,
-            teacher_pooled=teacher_pooled,
-        )
+        mean, std = (torch.stack([getattr(s, name) for s in samples]).float() for name in ("mean", "std"))
+        return Batch(mean, std, text, pooled, f_number, focal_mm, sensor_mm, places, *teacher)
 
     def close(self) -> None:
         """Close the sets' files."""
