@@ -40,11 +40,12 @@ def _table(
         raise ValueError("--tiny brings its own config: leave --config out, or write source: tiny in it.")
     named = config or ("tiny" if tiny else "table1")
     settings = load_evaluation(named, [*overrides, *(["keep=true"] if keep else [])])
-    asked = (settings, table, rows_of(table, rows), read_prompts(prompts, limit))
+    chosen, entries = rows_of(table, rows), read_prompts(prompts, limit)
+    asked = (settings, table, chosen, entries)
     if gpus is None:
         gpus = 1.0 if engine["device"] != "cpu" and torch.cuda.is_available() else 0.0
     Path(out).mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(asked[2]) * len(asked[3]), unit="sweep", file=sys.stderr, disable=None) as bar:
+    with tqdm(total=len(chosen) * len(entries), unit="sweep", file=sys.stderr, disable=None) as bar:
 
         def done(row: str, _unit: str, count: int) -> None:
             bar.set_description(f"row {row}")
