@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from .camera import Focus
+from .progress import Progress
+from .shape import ApertureShape
+
+
+class LensOptions(TypedDict, total=False):
+    """The options of `taf_lens`, which says what each is; every lens has them."""
+
+    shape: ApertureShape | None
+    max_radius_px: float | None
+    engine: str
+    on_progress: Progress | None
+    memory_bytes: int | None
+
 
 #: What an infinite radiance is read as: the largest half float, brighter than any light in a picture.
 BRIGHTEST = 65504.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,11 @@ from .blur import torch_stack
 from .camera import Camera, Focus, broadcast_batch, coc_px
 from .memory import blur_in_bands
 from .progress import Progress, progress_within
-from .scene import checked_scene, item, largest_radius_px
+from .scene import LensOptions, checked_scene, item, largest_radius_px
 from .shape import ApertureShape
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
 #: Pixels blurred together.
 PIXELS_TOGETHER = 1 << 23
@@ -23,7 +27,9 @@ PIXELS_TOGETHER = 1 << 23
 _HELD_ONCE, _HELD_BY_CHANNEL, _HELD_BY_APERTURE = 4, 1, 12
 
 
-def taf_lens(radiance: Tensor, depth_m: Tensor, focus: Focus, camera: Camera, **options) -> Tensor:
+def taf_lens(
+    radiance: Tensor, depth_m: Tensor, focus: Focus, camera: Camera, **options: Unpack[LensOptions]
+) -> Tensor:
     """Render a sharp picture through a thin lens by gathering (eq. 6 and a disc per pixel).
 
     Fast, with simple gradients. By construction a blurred foreground keeps its hard edge and a blurred

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from .. import blur
 from ..camera import Camera, Focus, broadcast_batch, radius_line, usable_depth
 from ..progress import Progress, progress_within
-from ..scene import checked_scene, item, largest_radius_px, run_stop
+from ..scene import LensOptions, checked_scene, item, largest_radius_px, run_stop
 from ..shape import ApertureShape
 from .composite import composite
 from .inpaint import Background
@@ -19,6 +20,9 @@ from .sharpen import sharpened
 from .split import split_layers
 from .steady import SteadyCuts
 from .subject import along_the_mask
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
 #: Share of the work on a picture that goes into its layers, and share of that into sharpening the depth; for
 #: the progress.
@@ -68,9 +72,11 @@ class LayeredLens:
         self._steady = SteadyCuts() if after is None else after._steady
         self._split_for: tuple[int, Focus, float] | None = None
 
-    def photograph(self, focus: Focus, camera: Camera, **settings) -> Tensor:
-        """What the lens records, `(B, C, H, W)`; settings as in `photographs`."""
-        return torch.cat(list(self.photographs(focus, camera, **settings)))
+    def photograph(
+        self, focus: Focus, camera: Camera, *, rays: int = 0, **options: Unpack[LensOptions]
+    ) -> Tensor:
+        """What the lens records, `(B, C, H, W)`; every option as in `dr_bokeh_lens`."""
+        return torch.cat(list(self.photographs(focus, camera, rays=rays, **options)))
 
     def photographs(
         self,
@@ -84,7 +90,7 @@ class LayeredLens:
         on_progress: Progress | None = None,
         memory_bytes: int | None = None,
     ) -> Iterator[Tensor]:
-        """The pictures of `photograph` one by one, `(1, C, H, W)` each; settings as in `dr_bokeh_lens`."""
+        """The pictures of `photograph` one by one, `(1, C, H, W)` each."""
         blur.check_engine(engine)
         largest_radius_px(max_radius_px, *self.radiance.shape[-2:])
         batches = {"pictures": self.radiance, "depths": self.depth_m}
