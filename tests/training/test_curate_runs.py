@@ -162,7 +162,7 @@ def test_stage_1_trains_on_what_was_curated(tmp_path):
     command.run_all(config(tmp_path, pack={"source": "tiny", "size_px": 64}), Engine())
     settings = ["stage=1", "steps=5", f"data.deep={tmp_path}/out/deep", f"output={tmp_path}/run"]
     arguments = [sys.executable, "-m", "training", "stage1", "smoke_cpu", *settings, "--device", "cpu"]
-    done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(arguments, cwd=REPO, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert str(tmp_path / "run") in done.stdout
 

@@ -94,7 +94,7 @@ def test_killed_and_resumed_the_table_is_the_same_byte_for_byte(tmp_path):
         return sorted((out / "samples").glob("*/prompts_*.parquet"))
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert start(straight).wait(timeout=120) == 0
+    assert start(straight).wait(timeout=1200) == 0
     process, deadline = start(broken), time.monotonic() + 120
     while len(samples(broken)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -102,7 +102,7 @@ def test_killed_and_resumed_the_table_is_the_same_byte_for_byte(tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert 5 <= len(samples(broken)) < 12
     kept = {path: path.stat().st_mtime_ns for path in samples(broken)}
-    assert start(broken).wait(timeout=120) == 0
+    assert start(broken).wait(timeout=1200) == 0
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     for name in ("table1.md", "table1.json"):
         assert (broken / name).read_bytes() == (straight / name).read_bytes()
