@@ -46,3 +46,9 @@ def test_no_file_is_long():
     lines = {path.relative_to(REPO).as_posix(): path.read_text("utf-8").count("\n") for path in files}
     assert len(lines) > 300, "the walk finds the files"
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize(("folder", "most"), [("lens_models", 16), ("nodes", 1), ("training", 6)])
+def test_modules_lie_in_folders(folder, most):
+    """A module of a step of the picture, of a category of the menu, of a part of a run has its folder."""
+    assert len(list((REPO / folder).glob("*.py"))) <= most

@@ -147,7 +147,7 @@ def download(
 ) -> Path:
     """Fetch a checkpoint into a folder; returns the file.
 
-    What arrived stays as FILE.part and continued by the next call. The file gets its name only when it is
+    What arrived stays as FILE.part and is continued by the next call. The file gets its name only when it is
     whole and `check(path)` did not raise.
     on_progress: called with (bytes here, bytes in all); what it raises ends the download and keeps the part.
     Raises DownloadError, with what to do, when there is no network, no room or another file than published.

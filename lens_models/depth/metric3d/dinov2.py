@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...attention import FeedForward, SelfAttention
+from ..attention import FeedForward, SelfAttention
 from .config import OUTPUTS, PATCH_PX, Metric3DConfig
 from .precision import precise, recomputed
 

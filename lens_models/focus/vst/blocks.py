@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...attention import FeedForward, SelfAttention
+from ...depth.attention import FeedForward, SelfAttention
 
 
 def two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...attention import FeedForward, SelfAttention, attend
+from ...depth.attention import FeedForward, SelfAttention, attend
 
 
 class _MutualAttention(nn.Module):

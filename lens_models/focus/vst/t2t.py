@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...attention import FeedForward
+from ...depth.attention import FeedForward
 from .blocks import Block, sinusoid_table
 
 _FIRST = {"kernel_size": 7, "stride": 4, "padding": 2}
