@@ -39,15 +39,12 @@ class Config(Part):
     steps: Annotated[int, Field(ge=1)] = Field(default=16_000, description="Iterations: fake updates.")
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Samples per rank and accumulation.")
     accumulation: Annotated[int, Field(ge=1)] = Field(default=1, description="Batches per optimiser step.")
-    size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = Field(
-        default=1024, description="Side of the square pictures."
-    )
-    timesteps: Annotated[tuple[int, ...], Field(min_length=1)] = Field(
-        default=FOUR_STEPS, description="The student's steps."
-    )
-    fake_updates: Annotated[int, Field(ge=1)] = Field(
-        default=5, description="Iterations per generator update; every iteration updates the fake score."
-    )
+    size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 1024
+    """Side of the square pictures."""
+    timesteps: Annotated[tuple[int, ...], Field(min_length=1)] = FOUR_STEPS
+    """The student's steps."""
+    fake_updates: Annotated[int, Field(ge=1)] = 5
+    """Iterations per generator update; every iteration updates the fake score."""
     guidance: Weight = Field(default=8.0, description="CFG of the teacher; its unconditional input is zeros.")
     dmd_timesteps: Range = Range(low=20, high=980)
     gan_timesteps: Range = Range(low=0, high=1000)
@@ -55,81 +52,49 @@ class Config(Part):
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     lens: Lens = Lens()
-    depth_canvas: str | tuple[int, int] = Field(
-        default=AUTO,
-        description="What the depth network sees: a name, or height and width in multiples of 28 px.",
-    )
-    mu_fake: Literal["shared", "dof_embed", "separate"] = Field(
-        default="shared",
-        description='Open in the paper, which draws one. "shared": one fake score for both sets. '
-        '"dof_embed": one with a learned vector of the set on its time embedding. "separate": one '
-        "per set (twice the memory).",
-    )
-    critic_heads: Literal["shared", "per_set"] = Field(
-        default="shared",
-        description="Open in the paper: one head of the critic for both sets, or one for each.",
-    )
-    teacher_prompts: Literal["neutral", "suffix"] = Field(
-        default="neutral",
-        description='Open in the paper. "neutral": the teacher and the fake score read the generator\'s '
-        'prompt. "suffix": the teacher reads the prompt with words for the depth of field, which the batch '
-        "brings encoded (`teacher_text`).",
-    )
-    sample_latents: bool = Field(
-        default=True,
-        description="Latents of photos and re-encoded pictures are drawn from the autoencoder's "
-        "distribution; otherwise its mean is taken. The same for both, or the critic could tell them apart.",
-    )
-    lora_rank: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Not 0: generator and fake score are LoRAs of this rank on the teacher's weights, for "
-        "one GPU of 24 GB. The paper trains all weights.",
-    )
-    lora_alpha: Positive | None = Field(
-        default=None, description="Strength times rank of the LoRAs; not set: rank."
-    )
-    sets: Literal["deep", "both"] = Field(
-        default="deep",
-        description='Sets of stage 1; stage 2 has both. "both": deep and shallow photos in turn and no lens, '
-        "so that the generator makes the blur itself (Table 1, rows 3 and 4).",
-    )
-    prompts: Literal["plain", "depth_of_field", "exif"] = Field(
-        default="plain",
-        description='What is added to the captions: nothing; "Deep" or "Shallow Depth-of-Field" (Table 1, '
-        "row 3); f-number and focal length as text.",
-    )
-    exif_embedding: bool = Field(
-        default=False,
-        description="The generator reads f-number and focal length by an embedding, which is trained with "
-        "it (Table 1, row 4).",
-    )
-    focus: Literal["predicted", "mean_depth"] = Field(
-        default="predicted",
-        description='Where the lens of the shallow turns is focused. "mean_depth": at the mean of the depth '
-        "map with f_s = 1; nothing is predicted (Table 2, row 3).",
-    )
+    depth_canvas: str | tuple[int, int] = AUTO
+    """What the depth network sees: a name, or height and width in multiples of 28 px."""
+    mu_fake: Literal["shared", "dof_embed", "separate"] = "shared"
+    """Open in the paper, which draws one. "shared": one fake score for both sets. "dof_embed": one with a
+    learned vector of the set on its time embedding. "separate": one per set (twice the memory)."""
+    critic_heads: Literal["shared", "per_set"] = "shared"
+    """Open in the paper: one head of the critic for both sets, or one for each."""
+    teacher_prompts: Literal["neutral", "suffix"] = "neutral"
+    """Open in the paper. "neutral": the teacher and the fake score read the generator's prompt. "suffix": the
+    teacher reads the prompt with words for the depth of field, which the batch brings encoded
+    (`teacher_text`)."""
+    sample_latents: bool = True
+    """Latents of photos and re-encoded pictures are drawn from the autoencoder's distribution; otherwise its
+    mean is taken. The same for both, or the critic could tell them apart."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Not 0: generator and fake score are LoRAs of this rank on the teacher's weights, for one GPU of 24 GB.
+    The paper trains all weights."""
+    lora_alpha: Positive | None = None
+    """Strength times rank of the LoRAs; not set: rank."""
+    sets: Literal["deep", "both"] = "deep"
+    """Sets of stage 1; stage 2 has both. "both": deep and shallow photos in turn and no lens, so that the
+    generator makes the blur itself (Table 1, rows 3 and 4)."""
+    prompts: Literal["plain", "depth_of_field", "exif"] = "plain"
+    """What is added to the captions: nothing; "Deep" or "Shallow Depth-of-Field" (Table 1, row 3); f-number
+    and focal length as text."""
+    exif_embedding: bool = False
+    """The generator reads f-number and focal length by an embedding, which is trained with it (Table 1, row
+    4)."""
+    focus: Literal["predicted", "mean_depth"] = "predicted"
+    """Where the lens of the shallow turns is focused. "mean_depth": at the mean of the depth map with f_s =
+    1; nothing is predicted (Table 2, row 3)."""
     train_generator: bool = Field(default=True, description="Off: a frozen generator (Table 2, row 5).")
     train_focus: bool = Field(default=True, description="Off: a frozen focus predictor (Table 1, row 9).")
-    relay: bool = Field(
-        default=True,
-        description="Back-propagate the shallow turn one segment at a time: less memory, same gradients.",
-    )
-    checkpointing: bool = Field(
-        default=True, description="Activation checkpointing in all networks that have it."
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        description="Of the UNets' computation; depth, focus, lens and losses stay float32.",
-    )
-    vae_precision: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        description="Of the autoencoder; bfloat16 takes half its memory and wants the fp16-fix weights.",
-    )
-    vae_unit: Literal["block", "resnet"] = Field(
-        default="block",
-        description="What of the autoencoder checkpointing computes again at a time: resnet takes less "
-        "memory.",
-    )
+    relay: bool = True
+    """Back-propagate the shallow turn one segment at a time: less memory, same gradients."""
+    checkpointing: bool = True
+    """Activation checkpointing in all networks that have it."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the UNets' computation; depth, focus, lens and losses stay float32."""
+    vae_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the autoencoder; bfloat16 takes half its memory and wants the fp16-fix weights."""
+    vae_unit: Literal["block", "resnet"] = "block"
+    """What of the autoencoder checkpointing computes again at a time: resnet takes less memory."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> Config:

@@ -61,14 +61,11 @@ class Metrics(Part):
 
     lpips_trunk: str | None = Field(default=None, description="torchvision's AlexNet.")
     lpips_heads: str | None = Field(default=None, description="LPIPS v0.1 of AlexNet.")
-    segmenter: SegmenterChoice | None = Field(
-        default=None,
-        description="Folder of a MaskFormer, Mask2Former or OneFormer, or {kind: semantic_sam} and folders.",
-    )
+    segmenter: SegmenterChoice | None = None
+    """Folder of a MaskFormer, Mask2Former or OneFormer, or {kind: semantic_sam} and folders."""
     inception: str | None = Field(default=None, description="FID's Inception-v3.")
-    deep: str | None = Field(
-        default=None, description="Folder of photos that FID of f/10 and above compares with."
-    )
+    deep: str | None = None
+    """Folder of photos that FID of f/10 and above compares with."""
     shallow: str | None = Field(default=None, description="The same for apertures wider than f/10.")
 
     @model_validator(mode="after")
@@ -81,44 +78,35 @@ class Metrics(Part):
 class Evaluation(Part):
     """All that the numbers depend on, besides the prompts."""
 
-    source: Literal["files", "tiny"] = Field(
-        default="files", description='"tiny": small untrained networks of the same kinds, for a CPU.'
-    )
-    base: str | None = Field(
-        default=None, description="SDXL's folder: unet, vae, both tokenizers and encoders."
-    )
+    source: Literal["files", "tiny"] = "files"
+    """With "tiny" small untrained networks of the same kinds, for a CPU."""
+    base: str | None = None
+    """SDXL's folder: unet, vae, both tokenizers and encoders."""
     depth: str | None = Field(default=None, description="Metric3Dv2.")
     focus: str | None = Field(default=None, description="The saliency network of rows 6 to 9, as published.")
     controlnet: str | None = Field(default=None, description="Folder of a depth ControlNet of SDXL.")
-    students: dict[str, Student] = Field(
-        default={}, description="Trained generators by the names methods use."
-    )
+    students: dict[str, Student] = Field(default={}, description="Generators by the names methods use.")
     camera_tokens: CameraTokens | None = None
     metrics: Metrics = Metrics()
     size_px: Annotated[int, Field(ge=_LATENT_PX, multiple_of=_LATENT_PX)] = 1024
     depth_canvas: str | tuple[int, int] = AUTO
-    precision: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="Of the UNets; autoencoder, depth, focus and lens stay float32."
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=0, description="The same noise for every method."
-    )
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the UNets; autoencoder, depth, focus and lens stay float32."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """The same noise for every method."""
     f_numbers: Annotated[tuple[Positive, ...], Field(min_length=2)] = FULL_STOPS
     focal_mm: Positive = Field(default=50.0, description="Where the prompts bring none. Open in the paper.")
     sensor_mm: Positive = Field(default=36.0, description="Width of the sensor. Open in the paper.")
-    steps: Annotated[int, Field(ge=1)] = Field(
-        default=50, description="DDIM steps of SDXL without distillation."
-    )
-    guidance: Weight = Field(
-        default=7.5, description="CFG of SDXL. Open in the paper; diffusers' usual value."
-    )
+    steps: Annotated[int, Field(ge=1)] = 50
+    """DDIM steps of SDXL without distillation."""
+    guidance: Weight = 7.5
+    """CFG of SDXL. Open in the paper; diffusers' usual value."""
     control_scale: Weight = Field(default=1.0, description="Strength of the ControlNet. Open in the paper.")
     max_radius_px: Positive | None = Field(default=None, description="Blur radii are held here.")
     unit_size: Annotated[int, Field(ge=1)] = Field(default=8, description="Prompts per unit of work.")
     sheet_prompts: Annotated[int, Field(ge=0)] = Field(default=4, description="Prompts shown on sheets.")
-    keep: bool = Field(
-        default=False, description="Keep the pictures of all prompts, not of the sheets alone."
-    )
+    keep: bool = False
+    """Keep the pictures of all prompts, not of the sheets alone."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     resamples: Annotated[int, Field(ge=100)] = Field(default=2000, description="Of the bootstrap.")
 
