@@ -82,11 +82,7 @@ class Levels:
         return reach_px(float(self.size[-1]))
 
     def mix(self, radius_px: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower level and mixing weight of each radius.
-
-        radius_px: any shape, 0 <= r <= the radius the levels were made for.
-        Returns (lo, t): int64 index of the lower level and 0 <= t <= 1, differentiable in the radius.
-        """
+        """`mix` for radii of any shape, 0 <= r <= the radius the levels were made for."""
         return mix(self.variance, radius_px)
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from lens_models.generator import camera_words, schedule
 from lens_models.generator.card import export_metadata, read_card
 from lens_models.generator.exif_embedding import (
+    INPUTS,
     ExifEmbedding,
     camera_conditioned,
     head_tensors,
     load_exif_embedding,
-    save_exif_embedding,
     sinusoid,
 )
 from lens_models.generator.schedule import ItemNoise, timesteps
@@ -214,7 +214,7 @@ def test_more_cameras_than_pictures(unet, upstream):
 
 def test_a_head_in_its_own_file_and_among_others(tmp_path):
     head = trained()
-    save_exif_embedding(tmp_path / "own.safetensors", head, {"stage": "1"})
+    save_file(head_tensors(head), tmp_path / "own.safetensors", metadata={"exif_inputs": INPUTS})
     save_file({"conv_in.weight": torch.ones(2), **head_tensors(head)}, tmp_path / "both.safetensors")
     save_file({"conv_in.weight": torch.ones(2)}, tmp_path / "none.safetensors")
     for name in ("own", "both"):

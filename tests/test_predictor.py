@@ -144,29 +144,22 @@ def test_picture_is_stretched_to_the_square():
 def test_flat_depth_and_nothing_but_sky(value):
     predictor = tiny()
     depth = torch.full((1, 20, 20), value, requires_grad=True)
-    found = predictor.predict(torch.rand(1, 3, 20, 20), depth)
-    assert found.focus.distance_m.item() == pytest.approx(value)
-    assert found.saliency.isfinite().all()
-    assert bool(found.warnings) == math.isinf(value)
-    found.saliency.sum().backward()
+    focus, saliency = predictor(torch.rand(1, 3, 20, 20), depth)
+    assert focus.distance_m.item() == pytest.approx(value)
+    assert saliency.isfinite().all()
+    saliency.sum().backward()
     assert depth.grad.isfinite().all()
 
 
-def test_nothing_salient_falls_back_and_says_so():
+def test_nothing_salient_falls_back():
     predictor = tiny()
     with torch.no_grad():
         predictor.vst.decoder.pre_1_1.bias.fill_(-1e4)
     depth = torch.full((2, 20, 30), 5.0)
     depth[0, 3, 4], depth[1, 5, 5] = 1.25, 0.75
-    found = predictor.predict(torch.rand(2, 3, 20, 30), depth)
-    assert found.focus.distance_m.tolist() == [1.25, 0.75]
-    assert found.saliency.max() == 0
-    (warning,) = found.warnings
-    assert "nothing is salient" in warning
-    assert "nearest measured depth" in warning
-    assert predictor.predict(torch.rand(1, 3, 20, 30), depth[:1]).warnings == (
-        "Nothing is salient: the focus is on the nearest measured depth, 1.25 m.",
-    )
+    focus, saliency = predictor(torch.rand(2, 3, 20, 30), depth)
+    assert focus.distance_m.tolist() == [1.25, 0.75]
+    assert saliency.max() == 0
 
 
 def test_batches_and_sizes():

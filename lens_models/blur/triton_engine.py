@@ -77,10 +77,6 @@ def _running_sums(light: Tensor) -> tuple[Tensor, Tensor]:
     return rounded, (exact - rounded).float()
 
 
-def _planes(channels: int) -> int:
-    return triton.next_power_of_2(channels)
-
-
 def _grid(height: int, width: int, batch: int) -> tuple[int, int, int]:
     return triton.cdiv(width, TILE_X), triton.cdiv(height, TILE_Y), batch
 
@@ -98,7 +94,7 @@ def _collected(
     kernel(
         padded, *sums, *discs, _largest(touched), out if other is None else other, out,
         height, width, pad, int(len(padded) == batch),
-        CHANNELS=channels, PLANES=_planes(channels), DOT=other is not None, RUNS=runs,
+        CHANNELS=channels, PLANES=triton.next_power_of_2(channels), DOT=other is not None, RUNS=runs,
         TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
     )  # fmt: skip
     return out
@@ -114,7 +110,7 @@ def _spread(image: Tensor, discs: tuple[Tensor, ...], touched: Tensor, pad: int)
     kernel: Any = spread[_grid(high, wide, batch)]
     kernel(
         image, *sums, *discs, _largest(touched, pad), -_largest(-lo, pad), out, height, width, pad,
-        CHANNELS=channels, PLANES=_planes(channels), RUNS=runs,
+        CHANNELS=channels, PLANES=triton.next_power_of_2(channels), RUNS=runs,
         TILE_Y=TILE_Y, TILE_X=TILE_X, num_warps=WARPS,
     )  # fmt: skip
     return out

@@ -128,8 +128,9 @@ def _from_picture(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         values = _with_opencv(path)
     warnings = []
     if values.ndim == 3:
-        values, coloured = _one_channel(values, alpha=values.shape[-1] in (2, 4))
-        if coloured:
+        colour = values[..., :-1] if values.shape[-1] in (2, 4) else values
+        values = values[..., 0]
+        if (colour != colour[..., :1]).any():
             warnings.append(
                 f"{path.name} is in colour: a colour map cannot be read as depth. The first channel was used."
             )
@@ -148,11 +149,6 @@ def _bits_per_channel(picture: Any, path: Path) -> int:
             return file.read(25)[24]
     bits = getattr(picture, "tag_v2", {}).get(258, (8,))
     return max(bits) if isinstance(bits, tuple) else int(bits)
-
-
-def _one_channel(values: np.ndarray, *, alpha: bool) -> tuple[np.ndarray, bool]:
-    colour = values[..., :-1] if alpha else values
-    return values[..., 0], bool((colour != colour[..., :1]).any())
 
 
 def _with_opencv(path: Path) -> np.ndarray:

@@ -83,12 +83,7 @@ def focus_distance_m(depth_m: Tensor, saliency: Tensor, strategy: str = WEIGHTED
         weight = weight.nan_to_num().clamp_min(0)
         weight = weight * most_salient_region(weight)
         metres, empty = _weighted_quantile(depth_m, weight, 0.5)
-    return FoundDistance(metres, nothing_salient(empty, metres))
-
-
-def nothing_salient(empty: Tensor, metres: Tensor) -> tuple[str, ...]:
-    """The warning for pictures (`empty`, `(B,)` bool) whose focus fell back to the nearest depth."""
-    return _nearest_instead(empty, metres, "nothing is salient") if bool(empty.any()) else ()
+    return FoundDistance(metres, _nearest_instead(empty, metres, "nothing is salient"))
 
 
 def focus_from_mask(
@@ -122,9 +117,7 @@ def focus_from_mask(
     metres = torch.where(sky, torch.full_like(metres, torch.inf), metres)
     if bool(sky.any()):
         warnings += (_sentence(sky, "the mask covers only sky: the focus is at infinity."),)
-    if bool(nothing.any()):
-        warnings += _nearest_instead(nothing, metres, "the mask covers nothing")
-    return FoundDistance(metres, warnings)
+    return FoundDistance(metres, warnings + _nearest_instead(nothing, metres, "the mask covers nothing"))
 
 
 def fitted_mask(mask: Tensor, height: int, width: int) -> Tensor:
@@ -220,6 +213,9 @@ def _sentence(some: Tensor, text: str) -> str:
 
 
 def _nearest_instead(empty: Tensor, metres: Tensor, why: str) -> tuple[str, ...]:
+    """A warning where pictures of a batch, `empty`, `(B,)` bool, fell back to the nearest depth."""
+    if not bool(empty.any()):
+        return ()
     nearest = metres.detach()[empty].min().item()
     where = "there is only sky, so the focus is at infinity"
     if nearest < float("inf"):

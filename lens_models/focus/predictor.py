@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..camera import Focus, broadcast_batch
 from ..depth.convert import SPACINGS
 from ..files import atomic
 from ..weights import Weights, load_strict, read_weights
-from .distance import measured, nothing_salient, resized, weighted_mean_m
+from .distance import measured, resized, weighted_mean_m
 from .vst.network import VisualSaliencyTransformer, VSTConfig, vst_from
 
 #: Saliency tokens that the focus scale can be read from; 1/16 is the first layer of the decoder.
@@ -30,15 +29,6 @@ FORMAT = "fine-defocus focus predictor 1"
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: softplus of this is 1
 _SOFTPLUS_ONE = math.log(math.expm1(1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """focus `(B,)`, saliency `(B, H, W)` 0..1, and what the artist should know."""
-
-    focus: Focus
-    saliency: Tensor
-    warnings: tuple[str, ...] = ()
 
 
 class FocusPredictor(nn.Module):
@@ -95,23 +85,19 @@ class FocusPredictor(nn.Module):
         srgb: `(B, 3, H, W)` sRGB 0..1; depth_m: `(B, H, W)` metres, +inf = sky. 1 broadcasts with N.
         Returns `Focus` with distance and scale `(B,)`, and saliency `(B, H, W)` 0..1. Differentiable with
         respect to picture, depth and weights.
+        Where nothing is salient the focus is on the nearest depth.
         Raises ValueError when sizes or batches do not go together; the sentence names both.
         """
-        found = self.predict(srgb, depth_m)
-        return found.focus, found.saliency
-
-    def predict(self, srgb: Tensor, depth_m: Tensor) -> Prediction:
-        """`forward` with its warnings: where nothing is salient the focus is on the nearest depth."""
         srgb, depth_m = self._checked(srgb, depth_m)
         height, width = depth_m.shape[-2:]
         outputs = self.vst(*self.network_input(srgb, depth_m))
         logits = outputs["saliency_1_1"].to(depth_m.dtype)
         saliency = resized(torch.sigmoid(logits), height, width)[:, 0]
-        distance, empty = weighted_mean_m(depth_m, saliency)
+        distance, _ = weighted_mean_m(depth_m, saliency)
         weight, bias = (p.to(depth_m.dtype) for p in (self.scale_head.weight, self.scale_head.bias))
         token = outputs["token_" + self.token.replace("/", "_")]
         scale = F.softplus(F.linear(token.to(depth_m.dtype), weight, bias))[:, 0]
-        return Prediction(Focus(distance, scale), saliency, nothing_salient(empty, distance))
+        return Focus(distance, scale), saliency
 
     def network_input(self, srgb: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees: both `(B, 3, S, S)`, stretched to its square, ImageNet-normalised."""

@@ -21,7 +21,6 @@ from ..weights import load_strict, read_part
 
 #: How the tensors are called in a file: in one of their own or among a generator's.
 PREFIX = "exif_embedding."
-FORMAT = "fine-defocus exif-embedding 1"
 INPUTS = "log2(f_number), ln(focal_mm / 24)"
 REFERENCE_FOCAL_MM = 24.0
 _LONGEST_PERIOD = 10_000.0
@@ -94,16 +93,6 @@ def rows(offset: Tensor, count: int) -> Tensor:
             "picture."
         )
     return offset.repeat(count // offset.shape[0], 1)
-
-
-def save_exif_embedding(
-    path: str | Path, head: ExifEmbedding, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write the head as a .safetensors file of its own; metadata: further strings for its header."""
-    from safetensors.torch import save_file
-
-    header = {"format": FORMAT, "exif_inputs": INPUTS, **(metadata or {})}
-    save_file(head_tensors(head), path, metadata=header)
 
 
 def head_tensors(head: ExifEmbedding) -> dict[str, Tensor]:

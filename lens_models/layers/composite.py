@@ -81,42 +81,24 @@ def _laid_over(
     source: slice,
 ) -> Tensor:
     """Rows of a layer after the lens over what is behind it; `source`: the rows whose light reaches them."""
-    height = radius.shape[-2]
-    rows = slice(band.start - source.start, band.stop - source.start)
+    height, width = radius.shape[-2:]
     part = Layer(layer.radiance[..., source, :], layer.alpha[..., source, :], layer.depth_m[..., source, :])
-    borders = (reach if source.start == 0 else 0, reach if source.stop == height else 0)
+    planes = part.premultiplied()
+    radius = radius[..., source, :].expand(planes.shape[0], -1, -1)
     report = progress_within(on_progress, band.start / height, band.stop / height)
-    light, cover = _blurred(part, radius[..., source, :], shape, engine, reach, borders, report)
-    light, cover = light[..., rows, :], cover[..., rows, :]
+    first, left = band.start - source.start, 0
+    if bool((radius.detach() != 0.0).any()):
+        above, below = reach if source.start == 0 else 0, reach if source.stop == height else 0
+        around = (reach, reach, above, below)
+        planes = F.pad(planes, around, mode="replicate")
+        radius = F.pad(radius[:, None], around, mode="replicate")[:, 0]
+        planes = blur.scatter(planes, radius, shape=shape, margin_px=reach, engine=engine, on_progress=report)
+        first, left = first + above, reach
+    planes = planes[..., first : first + band.stop - band.start, left : left + width]
+    light, cover = planes[:, :-1], planes[:, -1:]
     if report is not None:
         report(1, 1)
     if behind is None:
         return light / cover.clamp_min(1e-4)
     # where radii change within a layer discs can pile up above full coverage
     return light / cover.clamp_min(1.0) + (1.0 - cover.clamp(0.0, 1.0)) * behind[..., band, :]
-
-
-def _blurred(
-    layer: Layer,
-    radius: Tensor,
-    shape: ApertureShape | None,
-    engine: str,
-    reach: int,
-    borders: tuple[int, int],
-    on_progress: Progress | None,
-) -> tuple[Tensor, Tensor]:
-    """Premultiplied light and coverage of a layer, or some of its rows, after the lens.
-
-    borders: how far its first and last row go on beyond it; its first and last column go on for `reach`.
-    """
-    planes = layer.premultiplied()
-    radius = radius.expand(planes.shape[0], -1, -1)
-    if bool((radius.detach() != 0.0).any()):
-        (above, below), (height, width) = borders, planes.shape[-2:]
-        planes = F.pad(planes, (reach, reach, above, below), mode="replicate")
-        radius = F.pad(radius[:, None], (reach, reach, above, below), mode="replicate")[:, 0]
-        spread = blur.scatter(
-            planes, radius, shape=shape, margin_px=reach, engine=engine, on_progress=on_progress
-        )
-        planes = spread[..., above : above + height, reach : reach + width]
-    return planes[:, :-1], planes[:, -1:]

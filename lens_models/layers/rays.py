@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,7 @@ from torch import Tensor
 from ..camera import Camera, Focus, coc_px, lean_px
 from ..progress import Progress
 from ..scene import largest_radius_px
-
-if TYPE_CHECKING:
-    from .layer import Layer
+from .layer import Layer
 
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _STEPS = 3

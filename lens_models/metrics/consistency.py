@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,17 +22,6 @@ UNLABELLED = -1
 LABELS_KEPT = 3
 F_NUMBERS = (4.0, 5.6, 8.0, 11.0, 16.0, 22.0)
 _CODES = 1 << 16
-
-
-class Segmenter(Protocol):
-    """Whatever names the contents of pictures, such as a network."""
-
-    def top_labels(self, srgb: Tensor, count: int = LABELS_KEPT) -> Tensor:
-        """The likeliest labels of each pixel, `(B, count, H, W)` int64, `UNLABELLED` where there are fewer.
-
-        srgb: `(B, 3, H, W)`, 0..1.
-        """
-        ...
 
 
 @dataclass(frozen=True)

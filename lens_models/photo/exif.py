@@ -158,11 +158,8 @@ def _with_exifread(path: Path) -> Callable[[str], Any] | None:
         return None
 
     def look_up(name: str) -> Any:
-        for group in ("EXIF", "Image"):
-            value = tags.get(f"{group} {name}")
-            if value is not None:
-                return value.values
-        return None
+        value = tags.get(f"EXIF {name}", tags.get(f"Image {name}"))
+        return None if value is None else value.values
 
     return look_up
 

@@ -188,17 +188,17 @@ def _legend(metres: Tensor, valid: Tensor, span: Range, width: int) -> Tensor:
     shades = (colour_map() * 255.0).round().to(torch.uint8).tolist()
     finite = _sampled(metres[torch.isfinite(metres) & valid])
     places = right - left + 1
-    share = torch.histc(span.position(finite), bins=places, min=0.0, max=1.0) if finite.numel() else None
-    if share is not None:
+    heights = [0] * places
+    if finite.numel():
+        share = torch.histc(span.position(finite), bins=places, min=0.0, max=1.0)
         smooth = F.avg_pool1d(share[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
         # the square root keeps thin slices visible beside a wall
-        heights = (smooth / smooth.max().clamp_min(1e-9)).sqrt() * chart_height
-        for x, high in enumerate(heights.round().int().tolist()):
-            shade = tuple(shades[round(x / max(1, places - 1) * (_SHADES - 1))])
-            if high:
-                draw.line([(left + x, bar_top - 2 - high), (left + x, bar_top - 3)], fill=shade)
-    for x in range(places):
+        high = (smooth / smooth.max().clamp_min(1e-9)).sqrt() * chart_height
+        heights = high.round().int().tolist()
+    for x, high in enumerate(heights):
         shade = tuple(shades[round(x / max(1, places - 1) * (_SHADES - 1))])
+        if high:
+            draw.line([(left + x, bar_top - 2 - high), (left + x, bar_top - 3)], fill=shade)
         draw.line([(left + x, bar_top), (left + x, bottom - 1)], fill=shade)
 
     def at(distance_m: float) -> float:

@@ -187,13 +187,9 @@ class EstimateDepthNode(io.ComfyNode):
             factors = estimator.steady_factors(metres)
             metres = metres * factors.view(-1, 1, 1)
             notes += f" Steady scale: frames × {factors.min():.3f} to {factors.max():.3f}."
-        depth = DepthMap(
-            metres,
-            torch.ones_like(metres, dtype=torch.bool),
-            None if fx_px is None else fx_px.float().expand(len(metres)),
-            f"{estimator.title(patcher.model)}. {notes}",
-        )
+        fx_px = None if fx_px is None else fx_px.float().expand(len(metres))
+        source = f"{estimator.title(patcher.model)}. {notes}"
+        depth = DepthMap(metres, torch.ones_like(metres, dtype=torch.bool), fx_px, source)
         frames = f"{len(metres)} × " if len(metres) > 1 else ""
-        summary = f"{frames}{depth_summary(depth)}. {notes}"
-        ui = messages_ui(cls, summary, warnings)
+        ui = messages_ui(cls, f"{frames}{depth_summary(depth)}. {notes}", warnings)
         return io.NodeOutput(depth, results.confidence, results.normal, ui=ui)

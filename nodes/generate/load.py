@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PickleError
 from typing import Any, NamedTuple
 
 import comfy.sd
@@ -27,16 +27,7 @@ NO_BASE = "none"
 BESIDE = ".exif.safetensors"
 #: Parts of the names of few-step generators; such files are listed first.
 FEW_STEP_MARKS = ("dof_sdxl", "dmd2", "4step", "4_step", "4-step")
-_UNREADABLE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    UnpicklingError,
-)
+_UNREADABLE = (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, PickleError)
 LORA_MARKS = (".lora_", ".alpha", ".diff")
 
 
@@ -91,7 +82,8 @@ class LoadAIFGeneratorNode(io.ComfyNode):
                 "models/checkpoints or models/loras and press R."
             )
         path = Path(folder_paths.get_full_path_or_raise(folder, name))
-        card, exif = read_card(path), _exif_of(path)
+        card = read_card(path)
+        exif = load_exif_embedding(path) or load_exif_embedding(path.with_name(path.stem + BESIDE))
         loaded = _LOADERS[folder](path, base)
         check_model(loaded.model)
         loaded.model.set_attachments(ATTACHMENT, Generator(card, exif))
@@ -99,14 +91,8 @@ class LoadAIFGeneratorNode(io.ComfyNode):
         if loaded.clip is None or loaded.vae is None:
             lacking = " and ".join(n for n, v in (("CLIP", loaded.clip), ("VAE", loaded.vae)) if v is None)
             loaded.notes.append(f"There is no {lacking} here: choose a base, or load them with other nodes.")
-        return io.NodeOutput(
-            loaded.model, loaded.clip, loaded.vae, ui=messages_ui(cls, summary, loaded.notes)
-        )
-
-
-def _exif_of(path: Path):
-    inside = load_exif_embedding(path)
-    return inside or load_exif_embedding(path.with_name(path.stem + BESIDE))
+        ui = messages_ui(cls, summary, loaded.notes)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, ui=ui)
 
 
 def _reading(path: Path, read: Callable[..., Any], **options: Any) -> Any:

@@ -20,17 +20,7 @@ from ...lens_models.generator.schedule import STEP_COUNTS, ItemNoise, timesteps
 from ..shared.images import to_host
 from ..shared.inputs import node_schema
 from ..shared.messages import messages_ui
-from .sdxl import (
-    LATENT_PX,
-    attached,
-    check_latent,
-    check_model,
-    check_prompt,
-    is_empty,
-    noise_table,
-    size_warnings,
-    table_warnings,
-)
+from . import sdxl
 
 LARGEST_SEED = 2**64 - 1
 
@@ -75,9 +65,9 @@ class AIFSamplerNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, latent, seed, steps, start_step, mask=None) -> io.NodeOutput:
-        check_model(model)
-        check_prompt(positive, model)
-        samples = check_latent(latent)
+        sdxl.check_model(model)
+        sdxl.check_prompt(positive, model)
+        samples = sdxl.check_latent(latent)
         at, warnings = _schedule(model, int(steps))
         if start_step >= len(at):
             raise ValueError(
@@ -86,7 +76,7 @@ class AIFSamplerNode(io.ComfyNode):
             )
         mask = latent.get("noise_mask") if mask is None else mask
         _check_mask(mask, samples)
-        if is_empty(samples) and (start_step or mask is not None):
+        if sdxl.is_empty(samples) and (start_step or mask is not None):
             warnings.append(
                 f"The latent is empty, so {'start_step' if start_step else 'the mask'} keeps nothing but "
                 "grey: connect a picture through VAE Encode."
@@ -95,7 +85,7 @@ class AIFSamplerNode(io.ComfyNode):
         out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
         at, from_noise = at[start_step:], start_step == 0
         out["samples"] = _sampled(model, positive, samples, at, noise, from_noise, mask, seed)
-        warnings += [*table_warnings(model), *size_warnings(samples)]
+        warnings += [*sdxl.table_warnings(model), *sdxl.size_warnings(samples)]
         summary = f"{len(at)} steps at {', '.join(map(str, at))}"
         summary += f", seeds {seed} to {seed + len(samples) - 1}" if len(samples) > 1 else ""
         return io.NodeOutput(out, ui=messages_ui(cls, summary, warnings))
@@ -103,7 +93,7 @@ class AIFSamplerNode(io.ComfyNode):
 
 def _schedule(model: ModelPatcher, steps: int) -> tuple[tuple[int, ...], list[str]]:
     """Timesteps: those the model's file names where their number is the chosen one, else evenly spaced."""
-    known = attached(model)
+    known = sdxl.attached(model)
     own = known.card.timesteps if known else None
     if known is None or own is None or len(own) == steps:
         return own or timesteps(steps), []
@@ -136,7 +126,7 @@ def _sampled(
     seed: int,
 ) -> Tensor:
     """Run the steps through ComfyUI's guider, so that patches, hooks and ControlNets take part."""
-    table = noise_table(model)
+    table = sdxl.noise_table(model)
     sigmas = torch.cat([table[list(at)], table.new_zeros(1)]).cpu()
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
@@ -147,10 +137,10 @@ def _sampled(
             first, samples, sampler, sigmas, mask, _preview(model, len(at)), disable_pbar=True, seed=seed
         )
     except torch.cuda.OutOfMemoryError as error:
-        count, _, height, width = samples.shape
+        height, width = (side * sdxl.LATENT_PX for side in samples.shape[-2:])
         raise torch.cuda.OutOfMemoryError(
-            f"The device's memory does not hold {count} × {width * LATENT_PX} × {height * LATENT_PX} px at "
-            "once: make fewer pictures per run (batch_size) or smaller ones."
+            f"The device's memory does not hold {len(samples)} × {width} × {height} px at once: make fewer "
+            "pictures per run (batch_size) or smaller ones."
         ) from error
     return to_host(clean)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,20 +20,11 @@ from ...lens_models.memory import is_out_of_memory
 from ...lens_models.scene import item, run_stop
 from ...lens_models.show.overlay import focus_overlay
 from ...lens_models.taf import PIXELS_TOGETHER
+from ..shared import sockets
 from ..shared.images import picture_size, shape_warning
 from ..shared.inputs import number
 from ..shared.networks import free_bytes
 from ..shared.progress import on_progress
-from ..shared.sockets import (
-    ANY_DEPTH,
-    ANY_FOCUS,
-    APERTURE_SHAPE,
-    CAMERA,
-    as_camera,
-    as_depth,
-    as_focus,
-    as_shape,
-)
 
 NEAREST, BILINEAR = "nearest (keeps edges)", "bilinear"
 #: float32 planes of a picture that rendering is expected to hold.
@@ -48,17 +38,17 @@ def scene_inputs() -> list[io.Input | str]:
     return [
         io.Image.Input("image"),
         "Picture that is sharp everywhere. Transparency is kept and blurred.",
-        io.MultiType.Input("depth", ANY_DEPTH),
+        io.MultiType.Input("depth", sockets.ANY_DEPTH),
         "Depth of the picture: DEPTH in metres, or the geometry of MoGe or Depth Anything 3.",
-        io.MultiType.Input("focus", ANY_FOCUS),
+        io.MultiType.Input("focus", sockets.ANY_FOCUS),
         "Where the lens is focused: FOCUS, or a FLOAT in metres.",
-        CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
+        sockets.CAMERA.Input("camera", tooltip="Camera, or Aperture Sweep for one picture per aperture."),
         io.Int.Input("max_radius_px", default=512, min=0, max=8192, advanced=True),
         "Blur radii are limited to this many pixels. The node reports in how much of the picture.",
         io.Combo.Input("depth_resampling", [NEAREST, BILINEAR], default=NEAREST, advanced=True),
         "How depth of another size than the picture is brought to its size. Nearest invents no distances "
         "along edges; bilinear (in 1/distance) is smoother on slopes.",
-        APERTURE_SHAPE.Input("shape", optional=True),
+        sockets.APERTURE_SHAPE.Input("shape", optional=True),
         "Shape of the lens opening, from Aperture Shape. Nothing connected is a disc.",
         number("highlight_recovery", 0.0, 0.0, 8.0, 0.5, optional=True),
         "Stops of light given back to what a photo shows as nearly white, so that lamps open into discs. 0 "
@@ -113,8 +103,8 @@ def render(
     extras: further inputs of the lens by name, `(B, ...)` with the picture's height and width last, or None.
     """
     height, width = picture_size(image)
-    focus, camera = as_focus(focus).leaning(tilt, swing), as_camera(camera)
-    converted = as_depth(depth, camera)
+    focus, camera = sockets.as_focus(focus).leaning(tilt, swing), sockets.as_camera(camera)
+    converted = sockets.as_depth(depth, camera)
     depth, camera = converted.depth, camera.framed(width, height)
     others = {name: extra for name, extra in extras.items() if extra is not None}
     count = broadcast_batch(
@@ -132,7 +122,10 @@ def render(
     if device.type != "cpu":
         at_once = min(count, max(1, PIXELS_TOGETHER // (height * width)))
         mm.free_memory(at_once * height * width * 4 * planes_held, device)
-    pictures, cocs, overlays = results = _room(count, height, width, 4 if image.shape[-1] == 4 else 3)
+    where, kind, size = mm.intermediate_device(), mm.intermediate_dtype(), (count, height, width)
+    pictures = torch.empty(*size, 4 if image.shape[-1] == 4 else 3, device=where, dtype=kind)
+    cocs = torch.empty(*size, 3, device=where, dtype=torch.float32)  # always float32: it is a measurement
+    overlays = torch.empty(*size, 3, device=where, dtype=kind)
     capped = widest = 0.0
     done = end = 0
     while done < count:
@@ -144,14 +137,14 @@ def render(
 
         try:
             srgb = item(image, done).to(device)
-            here = _depth_item(depth, done).resized(height, width, bilinear=depth_resampling == BILINEAR)
-            metres = here.metres.to(device)
+            here = DepthMap(item(depth.metres, done), item(depth.valid, done))
+            metres = here.resized(height, width, bilinear=depth_resampling == BILINEAR).metres.to(device)
             rendered = lens(
                 expand_highlights(image_to_radiance(srgb), highlight_recovery),
                 metres,
                 focus.part(done, end),
                 camera.part(done, end),
-                shape=as_shape(shape),
+                shape=sockets.as_shape(shape),
                 max_radius_px=max_radius_px,
                 on_progress=advance,
                 memory_bytes=int(SHARE_OF_MEMORY * free_bytes(device)),
@@ -177,23 +170,7 @@ def render(
             f"Blur radii were limited to max_radius_px = {max_radius_px} px in {share_label(capped)} of the "
             f"picture; they would have been up to {widest:.0f} px."
         )
-    return results, f"{count} × blur radius up to {widest:.1f} px", warnings
-
-
-def _room(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For picture, CoC (always float32: it is a measurement) and overlay, on the host's device."""
-    where, kind = mm.intermediate_device(), mm.intermediate_dtype()
-    return (
-        torch.empty(count, height, width, channels, device=where, dtype=kind),
-        torch.empty(count, height, width, 3, device=where, dtype=torch.float32),
-        torch.empty(count, height, width, 3, device=where, dtype=kind),
-    )
-
-
-def _depth_item(depth: DepthMap, index: int) -> DepthMap:
-    return dataclasses.replace(
-        depth, metres=item(depth.metres, index), valid=item(depth.valid, index), fx_px=None
-    )
+    return (pictures, cocs, overlays), f"{count} × blur radius up to {widest:.1f} px", warnings
 
 
 def _macro_warning(focus: Focus, camera: Camera) -> list[str]:

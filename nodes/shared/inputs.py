@@ -35,9 +35,7 @@ def node_schema(
         inputs=_with_tooltips(inputs),
         outputs=_with_tooltips(outputs),
         is_output_node=is_output_node,
-        has_intermediate_output=not is_output_node
-        if has_intermediate_output is None
-        else has_intermediate_output,
+        has_intermediate_output=has_intermediate_output,
         **fields,
     )
 

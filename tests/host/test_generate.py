@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lens_models.generator.card import export_metadata
 from lens_models.generator.exif_embedding import (
     ExifEmbedding,
     camera_conditioned,
+    head_tensors,
     load_exif_embedding,
-    save_exif_embedding,
 )
 from lens_models.generator.schedule import ItemNoise
 from tools import provision
@@ -41,10 +41,10 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     torch.manual_seed(0)
     head = ExifEmbedding(128)
-    save_exif_embedding(folder / "zero.exif.safetensors", head)
+    save_file(head_tensors(head), folder / "zero.exif.safetensors")
     torch.nn.init.normal_(head.linear_2.weight, std=0.1)
-    save_exif_embedding(folder / "trained.exif.safetensors", head)
-    save_exif_embedding(folder / "wide.exif.safetensors", ExifEmbedding(1280))
+    save_file(head_tensors(head), folder / "trained.exif.safetensors")
+    save_file(head_tensors(ExifEmbedding(1280)), folder / "wide.exif.safetensors")
     with torch.device("meta"):
         names = {key: list(t.shape) for key, t in build_unet().state_dict().items()}
     (folder / "sdxl_keys.json").write_text(json.dumps(names))

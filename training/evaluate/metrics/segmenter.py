@@ -1,4 +1,4 @@
-"""Segmentation networks of the transformers library behind `Segmenter`: MaskFormer and its descendants.
+"""Segmentation networks of the transformers library: MaskFormer and its descendants.
 
 They come as folders with a config.json, and nothing is downloaded. This is the fast way to the label sets of
 content consistency: the classes with the highest scores of one network. The paper's sets come from Semantic
@@ -54,7 +54,10 @@ class TransformersSegmenter:
         return torch.einsum("bqc,bqhw->bchw", likely, out.masks_queries_logits.float().sigmoid())
 
     def top_labels(self, srgb: Tensor, count: int = LABELS_KEPT) -> Tensor:
-        """As `Segmenter.top_labels`; one picture at a time, since every class has a map of full size."""
+        """Likeliest labels of each pixel, `(B, count, H, W)` int64, `UNLABELLED` where there are fewer.
+
+        srgb: `(B, 3, H, W)`, 0..1; one picture at a time, since every class has a map of full size.
+        """
         device = next(self.network.parameters()).device
         found = []
         with torch.inference_mode():

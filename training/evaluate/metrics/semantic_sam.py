@@ -1,4 +1,4 @@
-"""Semantic Segment Anything (Chen et al. 2023) behind `Segmenter`: the label sets of the paper's consistency.
+"""Semantic Segment Anything (Chen et al. 2023): the label sets of the paper's consistency.
 
 Its engine, made anew on the transformers library. SAM finds masks. For each mask the commonest class in it of
 two OneFormers, trained on COCO and on ADE20K, and the nouns of BLIP's caption of a cut-out around it are
@@ -97,8 +97,9 @@ class SemanticSam:
     def top_labels(
         self, srgb: Tensor, count: int = LABELS_KEPT, on_progress: Progress | None = None
     ) -> Tensor:
-        """As `Segmenter.top_labels`; numbers of `classes`, equal across pictures and calls.
+        """Likeliest labels of each pixel, `(B, count, H, W)` int64, `UNLABELLED` where there are fewer.
 
+        srgb: `(B, 3, H, W)`, 0..1. Labels are numbers of `classes`, equal across pictures and calls.
         on_progress: called with (what, done, total), what being "masks" for batches of points and "names" for
         masks of one picture; may raise to interrupt.
         """
