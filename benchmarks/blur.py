@@ -98,11 +98,10 @@ def main() -> None:
                 error = f"{definition.error(blurred):.1e}" if row in engines else ""
                 settings = "--threads", arguments.threads, "--sizes", size, "--radii", radius_px
                 memory = float(in_fresh_process("--memory-of", row, *settings))
-                ratios = f"{naive / seconds:.0f} | {seconds / floor:.1f}"
-                print(
-                    f"{start} {row} | {1e3 * seconds:.0f} | {ratios} | {memory:.0f} | {error} |",
-                    flush=True,
+                figures = (
+                    f"{1e3 * seconds:.0f} | {naive / seconds:.0f} | {seconds / floor:.1f} | {memory:.0f}"
                 )
+                print(f"{start} {row} | {figures} | {error} |", flush=True)
         print()
         for engine in engines:
             ratio = sweep_ratio(size, 32, engine, arguments.runs)

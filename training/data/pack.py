@@ -112,17 +112,9 @@ class PackedWriter:
         row: dict[str, Any] = {"key": record.key}
         for kind, content in parts.items():
             row |= self._stored(kind, record.key, content)
-        row |= {
-            "f_number": float(record.f_number),
-            "focal_mm": float(record.focal_mm),
-            "sensor_mm": float(record.sensor_mm),
-            "caption": record.caption,
-            "crop_top": record.crop[0],
-            "crop_left": record.crop[1],
-            "original_height": record.original[0],
-            "original_width": record.original[1],
-            **record.further,
-        }
+        camera = map(float, (record.f_number, record.focal_mm, record.sensor_mm))
+        known = (record.key, *camera, record.caption, *record.crop, *record.original)
+        row |= {**dict(zip(SAMPLE_COLUMNS, known, strict=True)), **record.further}
         self._first = self._first or row
         self._keys.add(record.key)
         self._rows.append(row)

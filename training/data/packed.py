@@ -100,10 +100,8 @@ class PackedSet(Sequence[PackedSample]):
     def __getitem__(self, index: int) -> PackedSample:
         index = self._index(index)
         row = {name: self.value(index, name) for name in SAMPLE_COLUMNS}
-        crop, original = (
-            tuple(row.pop(name) for name in pair)
-            for pair in (("crop_top", "crop_left"), ("original_height", "original_width"))
-        )
+        crop = row.pop("crop_top"), row.pop("crop_left")
+        original = row.pop("original_height"), row.pop("original_width")
         mean, std = self.latent(index)
         return PackedSample(mean=mean, std=std, crop=crop, original=original, index=index, **row)
 
@@ -143,20 +141,15 @@ class PackedSet(Sequence[PackedSample]):
         if f"{prefix}_shard" not in self.table.column_names:
             raise ValueError(f'The set {self.path} holds no "{kind}": pack it with them.')
         shard, offset, size, wanted = (self.value(index, f"{prefix}_{part}") for part in PLACE)
-        descriptor = self._descriptor(shard)
+        descriptor, place = self._descriptor(shard), f"{self._named(index)} in {shard}"
         try:
             content = os.pread(descriptor, size, offset)
         except OSError as error:
-            raise CorruptSample(f"{self._named(index)} in {shard} cannot be read ({error}).") from error
+            raise CorruptSample(f"{place} cannot be read ({error}).") from error
         if len(content) != size:
-            raise CorruptSample(
-                f"{self._named(index)} in {shard} ends after {len(content)} of {size} bytes: copy the shard "
-                "again."
-            )
+            raise CorruptSample(f"{place} ends after {len(content)} of {size} bytes: copy the shard again.")
         if self._check and hashlib.sha256(content).digest() != wanted:
-            raise CorruptSample(
-                f"{self._named(index)} in {shard} is not what was packed: copy the shard again."
-            )
+            raise CorruptSample(f"{place} is not what was packed: copy the shard again.")
         return content
 
     def close(self) -> None:

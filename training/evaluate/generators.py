@@ -128,10 +128,8 @@ class TokenGuided:
         if (given := config.camera_tokens) is not None:
             size_px, iso, exposure_s = given.size_px, given.iso, given.exposure_s
         settings = [[request.focal_mm, request.f_number, iso, exposure_s]]
-        camera, weight = (
-            net.tokens(torch.tensor(settings, device=networks.device)),
-            next(net.unet.parameters()),
-        )
+        camera = net.tokens(torch.tensor(settings, device=networks.device))
+        weight = next(net.unet.parameters())
         texts = []
         for words in ("", request.text):
             tokens = net.tokenizer(

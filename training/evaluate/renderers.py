@@ -141,13 +141,8 @@ def _summed(config: Evaluation, samples: Sequence[Mapping[str, Any]]) -> dict[st
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The table for people."""
-    headings = [
-        "lens",
-        "scenes",
-        *(f"monotonicity %: {c}" for c in _COLUMNS.values()),
-        "LPIPS",
-        "consistency %",
-    ]
+    monotonicity = (f"monotonicity %: {column}" for column in _COLUMNS.values())
+    headings = ["lens", "scenes", *monotonicity, "LPIPS", "consistency %"]
     means, scenes = [], []
     for lens, row in found["lenses"].items():
         cells = [

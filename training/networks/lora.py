@@ -37,7 +37,10 @@ class Adapted(nn.Module):
         object.__setattr__(self, "shared", unet)
         object.__setattr__(self, "adapter", name)
         self.weights = nn.ParameterDict(
-            {_without_adapter(key, name): p for key, p in lora_parameters(unet, name)} if name else {}
+            {
+                key.replace(f".{name}.weight", ".weight").replace(".", _DOT): p
+                for key, p in (lora_parameters(unet, name) if name else ())
+            }
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -96,10 +99,6 @@ def lora_parameters(unet: nn.Module, name: str) -> Iterator[tuple[str, nn.Parame
     for key, parameter in unet.named_parameters():
         if f".lora_A.{name}." in key or f".lora_B.{name}." in key:
             yield key, parameter
-
-
-def _without_adapter(key: str, name: str) -> str:
-    return key.replace(f".{name}.weight", ".weight").replace(".", _DOT)
 
 
 @contextmanager

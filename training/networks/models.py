@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -98,17 +98,11 @@ class FakeScore(nn.Module):
                 return self.heads[int(shallow) if len(self.heads) > 1 else 0](features)
         raise ValueError(f'"{mode}" is not a mode of the fake score: use eps or critic.')
 
-    @contextmanager
-    def _set_added(self, shallow: bool) -> Iterator[None]:
+    def _set_added(self, shallow: bool) -> AbstractContextManager[Any]:
         if self.set_vector is None:
-            yield
-            return
+            return nullcontext()
         vector = self.set_vector(torch.tensor(int(shallow), device=self.set_vector.weight.device))
-        handle = self.unet.time_embedding.register_forward_hook(lambda _m, _i, out: out + vector.to(out))
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self.unet.time_embedding.register_forward_hook(lambda _m, _i, out: out + vector.to(out))
 
 
 class ExifGenerator(nn.Module):
@@ -217,7 +211,7 @@ class Networks:
         count, side = prompt.text.shape[0], config.latent_side
         noisy = torch.zeros(count, 4, side, side, device=self.device)
         t = torch.zeros(count, dtype=torch.long, device=self.device)
-        for shallow in (False, True)[: max(len(self.fake), self.heads)]:
+        for shallow in (False, True)[: max(len(self.fake), len(self.fake[0].heads))]:
             self.fake_eps(noisy, t, prompt, shallow)
             self.logits(noisy, t, prompt, shallow)
         if config.train_generator:
@@ -226,11 +220,6 @@ class Networks:
         if self.focus is not None and config.train_focus:
             picture = torch.rand(count, 3, config.size_px, config.size_px, device=self.device)
             self.focus(picture, 1.0 + picture[:, 0])
-
-    @property
-    def heads(self) -> int:
-        """Heads of the critic."""
-        return len(self.fake[0].heads)
 
     def student_eps(
         self, noisy: Tensor, t: Tensor, prompt: Prompt, f_number: Tensor, focal_mm: Tensor

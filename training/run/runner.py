@@ -21,7 +21,7 @@ from ..images import save_png
 from ..networks.build import build
 from ..networks.fsdp import device_mesh, shard_networks
 from ..networks.models import ExifGenerator
-from ..networks.text import TextEncoders, build_text
+from ..networks.text import build_text
 from . import samples
 from .checkpoint import Checkpoints, Resumed, stop_requests
 from .loop import Trainer
@@ -104,19 +104,14 @@ def run(config: Config, device: str | None = None) -> Path:
         if ranks.rank == 0:
             write(config, unet=_unet_config(networks.generator), predictor=predictor, data=source.identities)
         try:
-            _train(trainer, source, text, checkpoints, ranks, first)
+            _train(trainer, source, checkpoints, ranks, first)
         finally:
             source.close()
     return Path(config.output)
 
 
 def _train(
-    trainer: Trainer,
-    source: PackedSource,
-    text: TextEncoders,
-    checkpoints: Checkpoints,
-    ranks: Ranks,
-    first: int,
+    trainer: Trainer, source: PackedSource, checkpoints: Checkpoints, ranks: Ranks, first: int
 ) -> None:
     from tqdm import tqdm
 
@@ -145,7 +140,7 @@ def _train(
                 path = checkpoints.save(after, trainer.trained, trainer.optimisers, batch)
                 run_log.event("saved", after, path=str(path))
             if config.log.samples_every and (last or _due(after, config.log.samples_every)):
-                grid = samples.sheet(trainer, text)
+                grid = samples.sheet(trainer, source.text)
                 if writes:
                     save_png(folder / "samples" / f"step_{after:06d}.png", grid)
                 run_log.picture("samples", after, grid)
