@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 
 from .command_line import DEVICE, Command, add, command, option
@@ -46,17 +46,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _stage(stage: int, what: str) -> Command:
     default = f"stage{stage}_sdxl"
+    file = f"YAML file, or the name of one of training/configs; default {default}"
     return Command(
         f"stage{stage}",
         f"train {what}; under torchrun on many GPUs. Started again, it goes on where it stopped",
         partial(_train, stage),
         (
-            option(
-                "config",
-                nargs="?",
-                default=default,
-                help=f"YAML file, or the name of one of training/configs; default {default}",
-            ),
+            option("config", nargs="?", default=default, help=file),
             option("override", nargs="*", help="KEY=VALUE, such as data.deep=sets/deep"),
             DEVICE,
         ),
@@ -157,13 +153,8 @@ def weights(action: str, names: list[str], to: str) -> None:
 @command(
     "memory, time and disk of a training; nothing is started",
     *(
-        option(
-            "--" + field.name.replace("_", "-"),
-            type=type(field.default),
-            default=field.default,
-            help=f"default {field.default}",
-        )
-        for field in dataclasses.fields(TrainingPlan)
+        option("--" + name.replace("_", "-"), type=type(value), default=value, help=f"default {value}")
+        for name, value in asdict(TrainingPlan()).items()
     ),
 )
 def estimate(**plan) -> None:

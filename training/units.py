@@ -41,7 +41,6 @@ class Unit:
 
 
 Worker = Callable[[Unit], pa.Table]
-OnDone = Callable[[str, int], None]
 
 
 class UnitError(RuntimeError):
@@ -49,10 +48,7 @@ class UnitError(RuntimeError):
 
 
 def plan(items: Iterable[Any], size: int, prefix: str) -> list[Unit]:
-    """Cut items into units of `size` in their order, PREFIX_000000 and so on.
-
-    Raises ValueError for a size below 1.
-    """
+    """Cut items in their order into units PREFIX_000000 and so on. Raises ValueError for a size below 1."""
     if size < 1:
         raise ValueError(f"A unit holds at least 1 item, not {size}.")
     items = tuple(items)
@@ -89,7 +85,7 @@ def run(
     workers: int = 0,
     address: str | None = None,
     gpus: float = 0.0,
-    on_done: OnDone | None = None,
+    on_done: Callable[[str, int], None] | None = None,
     identity: str = "",
 ) -> int:
     """Do the units that are missing; returns how many were done.

@@ -187,10 +187,7 @@ class Verification:
 
 
 def verify(path: str | Path) -> Verification:
-    """Hash every shard again; in one that changed, name the samples that did.
-
-    Raises as `PackedSet` does where the set cannot be opened at all.
-    """
+    """Hash every shard again; in one that changed, name the samples that did. Raises as `PackedSet` does."""
     packed = PackedSet(path)
     shards = packed.manifest["shards"]
     bad = {name for name in shards if file_hash(packed.path / name) != shards[name]["sha256"]}

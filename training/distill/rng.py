@@ -23,13 +23,9 @@ def generator(seed: int, step: int, sample: int, purpose: str) -> torch.Generato
 
 
 def normal(seed: int, step: int, samples: Sequence[int], purpose: str, shape: Sequence[int]) -> Tensor:
-    """Unit normal noise `(len(samples), *shape)`, float32.
-
-    samples: each one's place in the global batch of this step.
-    """
-    return torch.stack(
-        [torch.randn(tuple(shape), generator=generator(seed, step, i, purpose)) for i in samples]
-    )
+    """Unit normal noise `(len(samples), *shape)`, float32; samples: places in the step's global batch."""
+    found = [torch.randn(tuple(shape), generator=generator(seed, step, i, purpose)) for i in samples]
+    return torch.stack(found)
 
 
 def integers(seed: int, step: int, samples: Sequence[int], purpose: str, low: int, high: int) -> Tensor:

@@ -127,8 +127,5 @@ class Evaluation(Part):
 
 
 def load_evaluation(config: str | Path, overrides: Iterable[str] = ()) -> Evaluation:
-    """From a YAML file, or the name of one of training/configs/evaluate, with `dotted.key=value` set.
-
-    Raises ConfigError, in a sentence.
-    """
+    """As `load_settings`, of a YAML file or by the name of one of training/configs/evaluate."""
     return load_settings(Evaluation, find_config(config, "evaluate"), overrides)

@@ -97,9 +97,8 @@ def read_pfm(path: Path) -> Tensor:
 def render(sharp: Sharp, lens: str, config: Evaluation) -> Pictures:
     """The sweep of a picture."""
     camera = Camera(torch.tensor(config.f_numbers), sharp.focal_mm or config.focal_mm, config.sensor_mm)
-    linear = LENSES[lens](
-        sharp.linear, sharp.depth_m, Focus(sharp.focus), camera, max_radius_px=config.max_radius_px
-    )
+    scene, cap = (sharp.linear, sharp.depth_m, Focus(sharp.focus), camera), config.max_radius_px
+    linear = LENSES[lens](*scene, max_radius_px=cap)
     return Pictures(linear, sharp.focus, 1.0)
 
 

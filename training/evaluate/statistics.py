@@ -23,10 +23,7 @@ def bootstrap(
 
 
 def wilson(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share, 0..1.
-
-    Raises ValueError for no trials and for more hits than trials.
-    """
+    """Wilson's score interval of a share, 0..1. Raises ValueError for no trials and more hits than trials."""
     from scipy import stats
 
     if count < 1 or not 0 <= hits <= count:

@@ -20,10 +20,10 @@ from ..config.run import Config
 from ..config.sections import Paths
 from .lora import held_in, share
 from .models import ExifGenerator, FakeScore, FocusRoot, Networks, frozen_copy
-from .sdxl_unet import build_unet, load_unet
+from .sdxl_unet import SDXL_CONFIG, build_unet, load_unet
 
 #: SDXL's kinds of layer, with as few of them as the kinds allow.
-TINY_UNET: dict[str, Any] = {
+TINY_UNET: dict[str, Any] = SDXL_CONFIG | {
     "sample_size": 8,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -33,8 +33,6 @@ TINY_UNET: dict[str, Any] = {
     "attention_head_dim": (1, 2),
     "cross_attention_dim": 16,
     "norm_num_groups": 8,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 64,
 }

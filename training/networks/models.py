@@ -124,10 +124,7 @@ class ExifGenerator(nn.Module):
 
 
 class FocusRoot(FocusPredictor):
-    """A focus predictor whose call gives plain tensors, as sharding needs them.
-
-    Same names of weights; `of` takes over another predictor's.
-    """
+    """A focus predictor with the same names of weights, whose call gives plain tensors, as sharding needs."""
 
     @classmethod
     def of(cls, predictor: FocusPredictor) -> FocusRoot:

@@ -1,7 +1,4 @@
-"""A step of the training: gradients of a turn's batches, clipping, and the optimisers.
-
-Of one process; with sharded networks, of each.
-"""
+"""A step of the training, in each of its processes: gradients of a turn's batches, clipping, optimisers."""
 
 from __future__ import annotations
 

@@ -22,10 +22,7 @@ class FeatureStatistics:
         self._origin = self._sum = self._products = torch.zeros(0)
 
     def add(self, features: Tensor) -> FeatureStatistics:
-        """Take in `(N, D)` features; returns itself.
-
-        Raises ValueError for another shape, another D than before, and values that are not finite.
-        """
+        """Take in `(N, D)` features, one D and all finite, or raise ValueError; returns itself."""
         if features.ndim != 2 or 0 in features.shape:
             raise ValueError(f"Features are (pictures, features); these are {tuple(features.shape)}.")
         values = features.detach().double().cpu()
