@@ -224,8 +224,8 @@ def test_names(f_number, distance, name):
 def test_no_file_is_overwritten(tmp_path):
     taken = tmp_path / "a_1.png"
     taken.write_bytes(b"mine")
-    path, number = write_new(tmp_path, lambda n: f"a_{n}.png", 1, b"new")
-    assert (path.name, number, path.read_bytes()) == ("a_2.png", 2, b"new")
+    path = write_new(tmp_path, lambda n: f"a_{n}.png", 1, b"new")
+    assert (path.name, path.read_bytes()) == ("a_2.png", b"new")
     assert taken.read_bytes() == b"mine"
     with pytest.raises(ValueError, match=r"b_1\.png cannot be written into .*none: no such file"):
         write_new(tmp_path / "none", lambda n: f"b_{n}.png", 1, b"")

@@ -68,10 +68,17 @@ def choose(
     operator: "gather" or "scatter", which wide discs of like radius leave to the stack.
     """
     wants_grad = torch.is_grad_enabled() and (image.requires_grad or radius_px.requires_grad)
+    on_gpu = image.device.type == "cuda"  # ROCm calls itself so, too
     if shape is not None and not shape.is_disc:
         engine, why = "stack", f"aperture shape {shape.kind}"
-    elif image.device.type == "cuda":  # ROCm calls itself so, too
-        engine, why = _on_a_gpu(image, radius_px)
+    elif on_gpu and image.dtype != torch.float32:
+        engine, why = "stack", f"{image.dtype}"
+    elif on_gpu and _triton_engine() is None:
+        engine, why = "stack", "no triton"
+    elif on_gpu and radius_px.detach().abs().max() > MOST_TAPS_RADIUS_PX:
+        engine, why = "stack", f"radii above {MOST_TAPS_RADIUS_PX:g} px"
+    elif on_gpu:
+        engine, why = "gpu", "triton"
     elif wants_grad:
         engine, why = "stack", "gradients wanted"
     elif image.device.type != "cpu":
@@ -86,16 +93,6 @@ def choose(
         engine, why = "cpu", "numba"
     _log_choice(engine, why)
     return engine
-
-
-def _on_a_gpu(image: Tensor, radius_px: Tensor) -> tuple[str, str]:
-    if image.dtype != torch.float32:
-        return "stack", f"{image.dtype}"
-    if _triton_engine() is None:
-        return "stack", "no triton"
-    if radius_px.detach().abs().max() > MOST_TAPS_RADIUS_PX:
-        return "stack", f"radii above {MOST_TAPS_RADIUS_PX:g} px"
-    return "gpu", "triton"
 
 
 def _tried(kind: str, image: Tensor, radius_px: Tensor, on_progress: Progress | None) -> Tensor | None:

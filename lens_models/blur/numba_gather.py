@@ -177,11 +177,8 @@ def check_taken(image: Tensor, radius_px: Tensor) -> None:
 
 
 def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
-    """Each output pixel averages its neighbourhood with the disc of its own radius.
+    """`blur.gather` with discs, float32 on the CPU; what the radii do not change is done once per picture.
 
-    image: `(B, C, H, W)` float32 on the CPU, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)` >= 0.
-    Borders replicate. What does not depend on the radius is done once per picture.
-    Returns `(B, C, H, W)` float32 without gradients.
     Raises ValueError for another device or type, and when gradients are wanted.
     """
     check_taken(image, radius_px)

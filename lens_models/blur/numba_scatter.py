@@ -300,13 +300,11 @@ def _steps(work: np.ndarray, band_rows: int) -> list[tuple[int, int, int, float]
 
 
 def scatter(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
-    """Each source pixel spreads its light over the disc of its own radius; what leaves the frame is lost.
+    """`blur.scatter` with discs, float32 on the CPU; a picture for each of the radii.
 
-    image: `(B, C, H, W)` float32 on the CPU; radius_px: `(B, H, W)` >= 0.
     on_progress: called with thousandths, at least twice per picture, every third of a second of work.
     Holds beside its result 6 bytes per pixel and one per block and level, and per thread less than a
     megabyte at any height; of a picture whose radii change along its rows also a turned copy of all.
-    Returns `(B, C, H, W)` float32 without gradients.
     Raises ValueError for another device or type, and when gradients are wanted.
     """
     check_taken(image, radius_px)

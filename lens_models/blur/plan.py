@@ -58,12 +58,6 @@ def _disc_transform(level: float, length: tuple[int, int], like: Tensor) -> Tens
     return (result / result[0, 0]).to(device=like.device, dtype=like.dtype)
 
 
-def tile_px(reach: int, device: torch.device) -> int:
-    """Tile edge: large enough that the halo does not dominate; a GPU wants fewer, larger launches."""
-    edge = 128 if reach <= 96 else 256 if reach <= 256 else 512
-    return edge if device.type == "cpu" else max(edge, 512)
-
-
 class Plan(ABC):
     """Which terms each tile uses.
 
@@ -77,10 +71,12 @@ class Plan(ABC):
     used: list[list[int]]
 
     def _lay_tiles(self, radius_px: Tensor, reach: int) -> None:
-        """Tiles for kernels that reach so far."""
+        """Tiles so large that the halo of kernels that reach so far does not dominate."""
         batch, height, width = radius_px.shape
         self.size = height, width
-        self.edge = tile_px(reach, radius_px.device)
+        self.edge = 128 if reach <= 96 else 256 if reach <= 256 else 512
+        if radius_px.device.type != "cpu":
+            self.edge = max(self.edge, 512)  # a GPU wants fewer, larger launches
         self.shape = (batch, *(-(-side // self.edge) for side in self.size))
 
     def _places(self) -> Iterator[tuple[int, slice, slice]]:

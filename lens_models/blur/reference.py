@@ -73,12 +73,7 @@ def _all_taps(radius_px: Tensor, shape: ApertureShape | None, margin: int) -> tu
 
 
 def gather(image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = None) -> Tensor:
-    """Each output pixel averages its neighbourhood with the disc, or the shape, of its own radius.
-
-    image: `(B, C, H, W)`, any float type; radius_px: `(B, H, W)`, same type, >= 0, or signed with a shape.
-    Borders replicate.
-    Returns `(B, C, H, W)`. Differentiable by plain autograd. Cost: O(R²) passes over the picture.
-    """
+    """`blur.gather` for any float type, differentiable by autograd, in O(R²) passes over the picture."""
     reach, taps = _all_taps(radius_px, shape, 0)
     height, width = image.shape[-2:]
     padded = F.pad(image, (reach,) * 4, mode="replicate")
@@ -92,11 +87,7 @@ def gather(image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = No
 def scatter(
     image: Tensor, radius_px: Tensor, *, shape: ApertureShape | None = None, margin_px: int = 0
 ) -> Tensor:
-    """Each source pixel spreads its light over the disc, or the shape, of its own radius.
-
-    What leaves the frame is lost. Shapes, types and cost as in `gather`; margin_px as in
-    `torch_stack.scatter`.
-    """
+    """`blur.scatter`; types and cost as in `gather`."""
     reach, taps = _all_taps(radius_px, shape, margin_px)
     height, width = image.shape[-2:]
     out = image.new_zeros(*image.shape[:2], height + 2 * reach, width + 2 * reach)

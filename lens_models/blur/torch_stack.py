@@ -143,14 +143,10 @@ def gather(
     *,
     shape: ApertureShape | None = None,
 ) -> Tensor:
-    """Each output pixel averages its neighbourhood with the disc, or the shape, of its own radius.
+    """`blur.gather` with first-order gradients for picture and radius.
 
-    image: `(B, C, H, W)`, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)`, both float32 or both
-    float64. Borders replicate.
-    shape: None is the disc, with radii >= 0. With a shape radii are signed, < 0 in front of the focal
-    plane, and lights behind it show the shape upright: where all radii are equal, this is `scatter`.
-    Returns `(B, C, H, W)`. First-order gradients for picture and radius. A NaN or inf would spread over
-    its tile: callers pass finite pictures.
+    Lights behind the focal plane show a shape upright: where all radii are equal, this is `scatter`.
+    A NaN or inf would spread over its tile: callers pass finite pictures.
     """
     plan = _plan(radius_px, shape, 0)
     padded = F.pad(image, (plan.reach,) * 4, mode="replicate") if plan.reach else image
@@ -169,14 +165,11 @@ def scatter(
     shape: ApertureShape | None = None,
     margin_px: int = 0,
 ) -> Tensor:
-    """Each source pixel spreads its light over the disc, or the shape, of its own radius.
+    """`blur.scatter` with first-order gradients for picture and radius; a picture for each of the radii.
 
-    image: `(B, C, H, W)`; radius_px: `(B, H, W)`, both float32 or both float64. Nothing lies beyond
-    the border and light that crosses it is lost; pad the picture to say otherwise.
-    shape: None is the disc, with radii >= 0; with a shape radii are signed as in `gather`, whose transpose
-    this is with the radii's signs changed.
+    Nothing lies beyond the border and light that crosses it is lost; pad the picture to say otherwise.
+    This is the transpose of `gather` with the signs of the radii changed.
     margin_px: how much of the picture was padded on each side, so that a cat's eye finds its centre.
-    Returns `(B, C, H, W)`. First-order gradients for picture and radius.
     """
     plan = _plan(radius_px, shape, margin_px)
     spread = _Scatter.apply(image, radius_px, plan, on_progress)

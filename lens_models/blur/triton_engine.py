@@ -158,11 +158,7 @@ class _Scatter(torch.autograd.Function):
 
 
 def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
-    """Each output pixel averages its neighbourhood with the disc of its own radius.
-
-    image: `(B, C, H, W)` float32, or one `(1, C, H, W)` for all; radius_px: `(B, H, W)` float32 >= 0. Borders
-    replicate. Returns `(B, C, H, W)`. First-order gradients for picture and radius; taps are not stored.
-    """
+    """`blur.gather` with discs, float32, with first-order gradients; no tap is stored."""
     pad = disc.levels_for(float(radius_px.detach().max())).reach_px
     padded = F.pad(image, (pad,) * 4, mode="replicate").contiguous()
     out = _Gather.apply(padded, radius_px.contiguous(), pad)
@@ -172,11 +168,7 @@ def gather(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None
 
 
 def scatter(image: Tensor, radius_px: Tensor, on_progress: Progress | None = None) -> Tensor:
-    """Each source pixel spreads its light over the disc of its own radius; what leaves the frame is lost.
-
-    image: `(B, C, H, W)` float32; radius_px: `(B, H, W)` float32 >= 0. Returns `(B, C, H, W)`. First-order
-    gradients for picture and radius.
-    """
+    """`blur.scatter` with discs, float32, with first-order gradients; a picture for each of the radii."""
     height, width = radius_px.shape[-2:]
     out = _Scatter.apply(image.contiguous(), radius_px.contiguous())
     pad = (out.shape[-1] - width) // 2

@@ -199,13 +199,14 @@ def load_metric_model(folder: str | Path) -> MetricModel:
             str(folder), local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except Exception as reason:  # the library fails with whatever its readers raise
+        first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0][:200]
         raise ValueError(
-            f"The weights in {folder.name} cannot be read ({_first_line(reason)}): probably the download "
+            f"The weights in {folder.name} cannot be read ({first_line}): probably the download "
             "stopped early. Download the folder again."
         ) from reason
-    wrong = sorted(
-        {*map(str, report.get("missing_keys", ()))} | {_name(k) for k in report.get("mismatched_keys", ())}
-    )
+    mismatched = report.get("mismatched_keys", ())  # names, alone or before both shapes
+    mismatched = {str(key[0] if isinstance(key, (tuple, list)) else key) for key in mismatched}
+    wrong = sorted(mismatched | set(map(str, report.get("missing_keys", ()))))
     if wrong:
         names = ", ".join(wrong[:_NAMES_SHOWN]) + (" ..." if len(wrong) > _NAMES_SHOWN else "")
         raise ValueError(
@@ -213,14 +214,6 @@ def load_metric_model(folder: str | Path) -> MetricModel:
             f"of another shape ({names}). Download the folder again."
         )
     return MetricModel(network.float().eval(), kind, Preparation.read(folder, kind, config))
-
-
-def _name(mismatched: Any) -> str:
-    return str(mismatched[0] if isinstance(mismatched, (tuple, list)) else mismatched)
-
-
-def _first_line(reason: Exception) -> str:
-    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:200]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def contrast_guess(srgb: Tensor, depth_m: Tensor | None = None) -> Tensor:
         if nearness is not None:
             features = torch.cat([features, nearness / _DEPTH_UNIT])
         pieces = superpixels(features, _PIECES, _COMPACTNESS)
-        painted = pieces.painted(_saliency(pieces, has_depth=nearness is not None))
+        painted = _saliency(pieces, has_depth=nearness is not None)[pieces.labels]
         maps.append(F.interpolate(painted[None, None], size=(height, width), mode="bilinear")[0])
     return torch.cat(maps).to(srgb.device)
 

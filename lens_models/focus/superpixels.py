@@ -29,10 +29,6 @@ class Superpixels:
     border: Tensor
     touching: Tensor
 
-    def painted(self, values: Tensor) -> Tensor:
-        """One value per piece, `(n,)`, as a picture `(H, W)`."""
-        return values[self.labels]
-
 
 def superpixels(features: Tensor, count: int, compactness: float) -> Superpixels:
     """Cut a picture into about `count` pieces of alike features.

@@ -163,8 +163,8 @@ def values_name(camera: Camera | None, focus: Focus | None) -> str:
     return name
 
 
-def write_new(folder: Path, name_of: Callable[[int], str], counter: int, content: bytes) -> tuple[Path, int]:
-    """Writes a file under a name that is free, and its number.
+def write_new(folder: Path, name_of: Callable[[int], str], counter: int, content: bytes) -> Path:
+    """Writes a file under a name that is free; its path.
 
     name_of: the file's name for a number; numbers are tried from `counter` on, and no file is overwritten.
     Raises ValueError when it cannot be written whole; nothing of it stays then.
@@ -189,7 +189,7 @@ def write_new(folder: Path, name_of: Callable[[int], str], counter: int, content
                 f"{path.name} ({len(content) / 1e6:.1f} MB) was not saved: {_why(error)}. Make room in "
                 f"{folder}, then run again."
             ) from error
-        return path, counter
+        return path
 
 
 def _why(error: OSError) -> str:

@@ -37,7 +37,11 @@ def energy_plot(sweep: Monotonicity, width: int = 960, height: int = 600, title:
         (_shares(sweep.energies), sweep.failed, sweep.score, _ENERGY, "energy"),
         (_shares(sweep.details), sweep.detail_failed, sweep.detail_score, _DETAIL, "energy about the mean"),
     )
-    low, high = _axis([value for curve, *_ in curves for value in curve])
+    values = [value for curve, *_ in curves for value in curve]
+    margin = _MARGIN * max(max(values) - min(values), _SMALLEST_SPAN)
+    low, high = min(values) - margin, max(values) + margin
+    # so many that they tell the lines of the grid apart
+    decimals = max(0, math.ceil(1.0 - math.log10(100.0 * (high - low) / (_GRID_LINES - 1))))
     stops = [math.log2(n) for n in sweep.f_numbers]
 
     def x_of(stop: float) -> float:
@@ -49,7 +53,7 @@ def energy_plot(sweep: Monotonicity, width: int = 960, height: int = 600, title:
     for k in range(_GRID_LINES):
         value = low + (high - low) * k / (_GRID_LINES - 1)
         draw.line([(left, y_of(value)), (right, y_of(value))], fill=_GRID)
-        text = f"{100.0 * value:.{_decimals(100.0 * (high - low))}f} %"
+        text = f"{100.0 * value:.{decimals}f} %"
         draw.text((left - size // 2, y_of(value)), text, fill=_INK, font=font, anchor="rm")
     end = -math.inf
     for n, stop in zip(sweep.f_numbers, stops, strict=True):
@@ -86,14 +90,3 @@ def score_label(share: float) -> str:
 def _shares(energies: Sequence[float]) -> list[float]:
     largest = max(energies)
     return [e / largest if largest > 0 else 1.0 for e in energies]
-
-
-def _axis(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    span = max(high - low, _SMALLEST_SPAN)
-    return low - _MARGIN * span, high + _MARGIN * span
-
-
-def _decimals(span: float) -> int:
-    """Decimals that tell the lines of a grid apart."""
-    return max(0, math.ceil(1.0 - math.log10(span / (_GRID_LINES - 1))))

@@ -43,9 +43,7 @@ def focus_overlay(image: Tensor, coc: Tensor, sharp_px: float | None = None) -> 
     blurred = dimmed + amount * (tint * (0.25 + 0.75 * luma) - dimmed)
 
     in_focus = blur <= sharp
-    picture = torch.where(in_focus[..., None], colour, blurred)
-    outline = _outline(in_focus, max(1, round(min(width, height) / 400)))
-    return torch.where(outline[..., None], picture.new_tensor(_SHARP), picture)
+    return _outlined(torch.where(in_focus[..., None], colour, blurred), in_focus)
 
 
 def saliency_overlay(image: Tensor, saliency: Tensor) -> Tensor:
@@ -54,12 +52,10 @@ def saliency_overlay(image: Tensor, saliency: Tensor) -> Tensor:
     image: `(B, H, W, C)` sRGB 0..1, C = 1, 3 or 4. saliency: `(B, H, W)` 0..1. Batches broadcast.
     Returns `(B, H, W, 3)` sRGB 0..1.
     """
-    height, width = saliency.shape[-2:]
     colour, luma = _seen(image)
     share = torch.nan_to_num(saliency).clamp(0.0, 1.0)[..., None]
     picture = share * colour + (1.0 - share) * (0.45 * luma)
-    outline = _outline(share[..., 0] >= 0.5, max(1, round(min(width, height) / 400)))
-    return torch.where(outline[..., None], picture.new_tensor(_SHARP), picture)
+    return _outlined(picture, share[..., 0] >= 0.5)
 
 
 def _seen(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,8 +66,9 @@ def _seen(image: Tensor) -> tuple[Tensor, Tensor]:
     return colour, (colour * colour.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
 
 
-def _outline(zone: Tensor, thickness: int) -> Tensor:
-    """Pixels just outside the zone; none where the zone covers everything or nothing."""
+def _outlined(picture: Tensor, zone: Tensor) -> Tensor:
+    """The picture with a green line just outside a zone `(B, H, W)` that covers neither all nor nothing."""
+    thickness = max(1, round(min(zone.shape[-2:]) / 400))
     solid = zone[:, None].float()
     grown = F.max_pool2d(solid, 2 * thickness + 1, stride=1, padding=thickness)
-    return (grown > solid)[:, 0]
+    return torch.where((grown > solid)[:, 0, ..., None], picture.new_tensor(_SHARP), picture)

@@ -222,17 +222,14 @@ def contact_sheet(
     above = round(1.7 * size) if any(across) else 0
     head = round(2.0 * size) if title else 0
     sheet = torch.full((head + above + gap + rows * (line + strip + gap), sheet_width, 3), _PAPER)
-    if title:
-        _write(sheet[:head], title, size, gap)
+    _write(sheet[:head], title, size, gap)
     left = (sheet_width - table_width) // 2 + gap
     for row, text in enumerate(down):
         top = head + above + gap + row * (line + strip + gap)
-        if text:
-            _write(sheet[top : top + line, left : left + beside - gap], text, size, 0)
+        _write(sheet[top : top + line, left : left + beside - gap], text, size, 0)
     for column, text in enumerate(across):
         x = left + beside + column * (cell + gap)
-        if text:
-            _write(sheet[head : head + above + gap, x : x + cell], text, size, 0)
+        _write(sheet[head : head + above + gap, x : x + cell], text, size, 0)
     for i in range(count):
         row, column = divmod(i, columns)
         top = head + above + gap + row * (line + strip + gap)
@@ -241,8 +238,7 @@ def contact_sheet(
         picture = _scaled(_opaque(images[i : i + 1]), height, width)[0]
         y, inset = top + (line - height) // 2, (cell - width) // 2
         sheet[y : y + height, x + inset : x + inset + width] = picture
-        if labels[i]:
-            _write(sheet[top + line : top + line + strip, x : x + cell], labels[i], size, 0)
+        _write(sheet[top + line : top + line + strip, x : x + cell], labels[i], size, 0)
     return sheet[None]
 
 
@@ -291,6 +287,8 @@ def _text_width(text: str, size: int) -> int:
 
 def _write(area: Tensor, text: str, size: int, margin: int) -> None:
     """Write into `(h, w, 3)` in place: centred, and smaller if the text would not fit."""
+    if not text:
+        return
     height, width = area.shape[:2]
     while size > 4 and _text_width(text, size) > width - 2 * margin:
         size -= 1

@@ -136,9 +136,8 @@ def _turned(path: str, *, first: bool) -> tuple[Tensor, Tensor]:
         if images and colour.shape != images[0].shape:
             continue
         images.append(colour)
-        alpha = "A" in upright.getbands() or "transparency" in upright.info
         mask = torch.zeros(NO_MASK_PX, NO_MASK_PX)
-        if alpha:
+        if "A" in upright.getbands() or "transparency" in upright.info:
             mask = 1.0 - torch.from_numpy(np.array(upright.convert("RGBA").getchannel("A"))).float() / 255.0
         masks.append(mask)
         if first:

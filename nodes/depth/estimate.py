@@ -176,10 +176,10 @@ class EstimateDepthNode(io.ComfyNode):
         camera = None if camera is None else as_camera(camera)
         photo = _photo_file(cls.hidden.prompt, cls.hidden.unique_id)
         exif = read_exif(photo) if photo and camera is None else None
-        focal, warnings = known_focal(patcher.model, camera, exif, width, height), []
+        warnings: list[str] = []
+        fx_px, notes = known_focal(patcher.model, camera, exif, width, height)
         options = {"canvas": canvas, "sky_m": sky_m or None, "guided": guided}
-        results = _measure_all(patcher, image, focal.fx_px, options, warnings)
-        fx_px, notes = focal.fx_px, focal.origin
+        results = _measure_all(patcher, image, fx_px, options, warnings)
         if results.fx_px is not None:
             fx_px, notes = results.fx_px, f"Focal length {px_label(results.fx_px)}, estimated by the network."
         metres = results.depth_m

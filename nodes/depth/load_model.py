@@ -36,11 +36,6 @@ def _local() -> dict[str, Path]:
     return catalog.local_models(places)
 
 
-def _fetched(published: catalog.Published) -> Path:
-    folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-    return catalog.download(published, folder, check=estimator.load_network, on_progress=on_progress())
-
-
 def _set_precision(network: estimator.DepthNetwork, choice: str, device: torch.device) -> str:
     """Bring the weights to the precision that was chosen, or that ComfyUI would choose; returns its name."""
     if choice != AUTOMATIC:
@@ -99,7 +94,8 @@ class LoadDepthModelNode(io.ComfyNode):
         licence = ""
         if isinstance(source, catalog.Published):
             licence = f"; downloaded from {source.repository}: {source.licence}"
-            source = _fetched(source)
+            folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
+            source = catalog.download(source, folder, check=estimator.load_network, on_progress=on_progress())
         network = estimator.load_network(source).requires_grad_(False)
         device = mm.get_torch_device()
         used = _set_precision(network, precision, device)

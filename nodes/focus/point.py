@@ -11,17 +11,7 @@ from torch import Tensor
 from ...lens_models import Camera
 from ...lens_models.camera import broadcast_batch
 from ...lens_models.depth import DepthMap
-from ...lens_models.focus.point import (
-    PATCH,
-    SAMPLES,
-    distance_at,
-    f_number_for_range,
-    fitted_size,
-    packed_depth,
-    points_json,
-    range_coc_px,
-    range_focus_m,
-)
+from ...lens_models.focus import point
 from ...lens_models.labels import distances_label, metres_label
 from ...lens_models.light import image_to_radiance, radiance_to_image
 from ...lens_models.show.overlay import acceptable_coc_px
@@ -53,7 +43,7 @@ class FocusPointNode(io.ComfyNode):
                 "What shall be sharp, from left (0) to right (1). A click sets it.",
                 number("focus_y", 0.5, 0.0, 1.0, 0.0001, round=0.0001),
                 "What shall be sharp, from top (0) to bottom (1). A click sets it.",
-                io.Combo.Input("sample", list(SAMPLES), default=PATCH),
+                io.Combo.Input("sample", list(point.SAMPLES), default=point.PATCH),
                 "What is measured: the pixel, the median of a small patch around it (calm on noisy depth), "
                 "or the median of what the subject mask covers.",
                 number("range_x", UNSET, UNSET, 1.0, 0.0001, round=0.0001),
@@ -87,14 +77,15 @@ class FocusPointNode(io.ComfyNode):
         depth = converted.depth
         masks = 1 if subject is None else subject.reshape(-1, *subject.shape[-2:]).shape[0]
         broadcast_batch(pictures=image.shape[0], depths=depth.batch, masks=masks)
-        point = distance_at(depth, focus_x, focus_y, sample, subject)
-        distance, rest, second_point = point.metres.double(), "", None
+        clicked = point.distance_at(depth, focus_x, focus_y, sample, subject)
+        distance, rest, second_point = clicked.metres.double(), "", None
         odd = shape_warning("depth", depth.size, (height, width), ". Is it the depth of this picture?")
-        warnings = [*converted.warnings, *point.warnings, *odd]
+        warnings = [*converted.warnings, *clicked.warnings, *odd]
         if range_x >= 0.0 and range_y >= 0.0:
-            other = distance_at(depth, range_x, range_y, sample if sample != SAMPLES[-1] else PATCH)
+            there = point.PATCH if sample == point.SUBJECT else sample  # the mask is of the first point
+            other = point.distance_at(depth, range_x, range_y, there)
             near, far = sorted(end[0].item() for end in (distance, other.metres.double()))
-            distance, second_point = range_focus_m(distance, other.metres.double()), [range_x, range_y]
+            distance, second_point = point.range_focus_m(distance, other.metres.double()), [range_x, range_y]
             warnings += other.warnings
             rest = f" for {metres_label(near)} to {metres_label(far)}"
             rest += _aperture_for(near, far, camera, width, height)
@@ -109,7 +100,7 @@ class FocusPointNode(io.ComfyNode):
         }
         ui = _preview(cls, image, depth, camera, info)
         ui |= messages_ui(cls, distances_label(distance.tolist()) + rest, warnings)
-        points = points_json([(focus_x, focus_y)], width, height)
+        points = point.points_json([(focus_x, focus_y)], width, height)
         return io.NodeOutput(focus_at(distance), distance[0].item(), image, points, ui=ui)
 
 
@@ -118,10 +109,10 @@ def _aperture_for(near_m: float, far_m: float, camera: Camera | None, width: int
     if camera is None:
         return ""
     sharp = acceptable_coc_px(width, height)
-    blur = range_coc_px(near_m, far_m, camera, width)
+    blur = point.range_coc_px(near_m, far_m, camera, width)
     if blur <= sharp:
         return f", all within {sharp:.1f} px of blur"
-    needed = f_label(f_number_for_range(near_m, far_m, camera, width, sharp))
+    needed = f_label(point.f_number_for_range(near_m, far_m, camera, width, sharp))
     return f", blurred {blur:.1f} px at both ends; from {needed} on all is sharp"
 
 
@@ -130,11 +121,11 @@ def _preview(
 ) -> dict[str, list]:
     """The first picture and its depth as temporary files, and what the browser needs to know about them."""
     height, width = image.shape[1:3]
-    wide, high = fitted_size(width, height, PREVIEW_LONGEST_PX)
+    wide, high = point.fitted_size(width, height, PREVIEW_LONGEST_PX)
     radiance = image_to_radiance(image[:1].cpu())[:, :3]  # transparency over black
     if (wide, high) != (width, height):
         radiance = F.interpolate(radiance, size=(high, wide), mode="area")
-    codes, near, far = packed_depth(
+    codes, near, far = point.packed_depth(
         DepthMap(depth.metres[:1].cpu(), depth.valid[:1].cpu()).resized(high, wide)
     )
     info |= {

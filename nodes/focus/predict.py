@@ -101,7 +101,9 @@ class PredictFocusNode(io.ComfyNode):
         opaque = image_to_radiance(image)[:, :3]
         srgb, metres = linear_to_srgb(opaque).expand(count, -1, -1, -1), metres.expand(count, -1, -1)
         if focus_model is None:
-            source, saliency, scales = "guess from contrast", _guessed(srgb, metres), torch.ones(count)
+            singles = list(zip(srgb.split(1), metres.split(1), strict=True))
+            saliency = torch.cat([contrast_guess(*single).cpu() for single in each(singles)])
+            source, scales = "guess from contrast", torch.ones(count)
         else:
             source, (saliency, scales) = "model", _predicted(as_focus_model(focus_model), srgb, metres)
         measured = focus_distance_m(metres.cpu(), saliency, strategy)
@@ -124,11 +126,6 @@ class PredictFocusNode(io.ComfyNode):
 def _summary(source: str, distance: Tensor, scales: Tensor) -> str:
     text = f"{distances_label(distance.tolist())} by {source}"
     return text if len(scales) > 1 or scales.item() == 1 else f"{text}, scale {scales.item():.3g}"
-
-
-def _guessed(srgb: Tensor, metres: Tensor) -> Tensor:
-    singles = list(zip(srgb.split(1), metres.split(1), strict=True))
-    return torch.cat([contrast_guess(*single).cpu() for single in each(singles)])
 
 
 def _predicted(patcher: ModelPatcher, srgb: Tensor, metres: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ class AIFSamplerNode(io.ComfyNode):
             )
         mask = latent.get("noise_mask") if mask is None else mask
         _check_mask(mask, samples)
-        if sdxl.is_empty(samples) and (start_step or mask is not None):
+        if not torch.count_nonzero(samples) and (start_step or mask is not None):
             warnings.append(
                 f"The latent is empty, so {'start_step' if start_step else 'the mask'} keeps nothing but "
                 "grey: connect a picture through VAE Encode."
@@ -85,7 +85,7 @@ class AIFSamplerNode(io.ComfyNode):
         out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
         at, from_noise = at[start_step:], start_step == 0
         out["samples"] = _sampled(model, positive, samples, at, noise, from_noise, mask, seed)
-        warnings += [*sdxl.table_warnings(model), *sdxl.size_warnings(samples)]
+        warnings += sdxl.training_warnings(model, samples)
         summary = f"{len(at)} steps at {', '.join(map(str, at))}"
         summary += f", seeds {seed} to {seed + len(samples) - 1}" if len(samples) > 1 else ""
         return io.NodeOutput(out, ui=messages_ui(cls, summary, warnings))

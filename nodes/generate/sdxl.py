@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, cast
 
 import comfy.model_base
 import comfy.model_sampling
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -77,15 +76,22 @@ def noise_table(model: ModelPatcher) -> Tensor:
     return cast(Tensor, model.get_model_object("model_sampling").sigmas)
 
 
-def table_warnings(model: ModelPatcher) -> list[str]:
-    """A sentence where the model's noise table ends elsewhere than SDXL's, as with zero terminal SNR."""
+def training_warnings(model: ModelPatcher, samples: Tensor) -> list[str]:
+    """Sentences for what runs, but no SDXL was trained on: another noise table's end, sizes off its grid."""
+    warnings = []
     ends, usual = noise_table(model)[-1].item(), sigma(alphas_bar())[-1].item()
-    if abs(ends / usual - 1) <= TABLE_TOLERANCE:
-        return []
-    return [
-        f"This model's noise table ends at {ends:.4g} and SDXL's at {usual:.4g}: the steps are not those it "
-        "was distilled for."
-    ]
+    if abs(ends / usual - 1) > TABLE_TOLERANCE:  # as with zero terminal SNR
+        warnings.append(
+            f"This model's noise table ends at {ends:.4g} and SDXL's at {usual:.4g}: the steps are not those "
+            "it was distilled for."
+        )
+    height, width = (side * LATENT_PX for side in samples.shape[-2:])
+    if height % TRAINED_MULTIPLE_PX or width % TRAINED_MULTIPLE_PX:
+        warnings.append(
+            f"{width} × {height} px is not in steps of {TRAINED_MULTIPLE_PX} px, as SDXL's training pictures "
+            "are: edges may be worse."
+        )
+    return warnings
 
 
 def check_prompt(positive: Any, model: ModelPatcher) -> None:
@@ -148,19 +154,3 @@ def check_latent(latent: Any) -> Tensor:
             f"least, and {SMALLEST_PX} px on either side."
         )
     return samples
-
-
-def size_warnings(samples: Tensor) -> list[str]:
-    """A sentence for sizes off SDXL's grid: they run, but the network was not trained on them."""
-    height, width = (side * LATENT_PX for side in samples.shape[-2:])
-    if height % TRAINED_MULTIPLE_PX == 0 and width % TRAINED_MULTIPLE_PX == 0:
-        return []
-    return [
-        f"{width} × {height} px is not in steps of {TRAINED_MULTIPLE_PX} px, as SDXL's training pictures "
-        "are: edges may be worse."
-    ]
-
-
-def is_empty(samples: Tensor) -> bool:
-    """Whether this is the latent of no picture."""
-    return not torch.count_nonzero(samples)

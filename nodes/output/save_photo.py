@@ -93,8 +93,7 @@ def _written(prefix: str, suffix: str, content: bytes, width: int, height: int) 
         )
     except OSError as error:
         raise ValueError(f"The folder of {prefix} cannot be made: {error.strerror or error}.") from error
-    path, _ = write_new(Path(folder), lambda number: f"{stem}_{number:05}_{suffix}", counter, content)
-    return subfolder, path
+    return subfolder, write_new(Path(folder), lambda n: f"{stem}_{n:05}_{suffix}", counter, content)
 
 
 def _workflow(cls: type[io.ComfyNode]) -> dict[str, str]:
