@@ -14,6 +14,7 @@ import math
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,7 @@ def in_fresh_process(*arguments: object) -> str:
 
 def best_of(runs: int, work: Callable[[], object]) -> float:
     """Seconds of the fastest of some runs."""
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(work, number=1, repeat=runs))
 
 
 def processor() -> str:

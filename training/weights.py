@@ -28,19 +28,13 @@ class Pinned:
 
 
 _TORCH = "https://download.pytorch.org/models"
-_LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963"
+_LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1"
 _FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
-_LPIPS_HASH = "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
+_HEADS = "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
 #: torch names its files after the first eight digits of their hash.
 FILES: dict[str, Pinned] = {
     "alexnet": Pinned(TRUNK_FILE, "AlexNet of torchvision, for LPIPS", "BSD-3-Clause", _TORCH, "7be5be79"),
-    "lpips": Pinned(
-        HEADS_FILE,
-        "LPIPS 0.1, the weights of its five distances",
-        "BSD-2-Clause",
-        f"{_LPIPS}/lpips/weights/v0.1",
-        _LPIPS_HASH,
-    ),
+    "lpips": Pinned(HEADS_FILE, "LPIPS 0.1, weights of its five distances", "BSD-2-Clause", _LPIPS, _HEADS),
     "inception": Pinned(INCEPTION, "Inception-v3 of 2015, for FID", "Apache-2.0", _FID, "6726825d"),
 }
 

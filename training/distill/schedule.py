@@ -38,13 +38,9 @@ def turn(step: int, config: Config) -> Turn:
     """
     cycle, within = divmod(step, config.fake_updates)
     k = rng.integers(config.seed, step, [rng.EVERYONE], "student step", 0, len(config.timesteps))[0]
-    return Turn(
-        step=step,
-        generator=within == 0,
-        shallow="shallow" in config.set_names and (cycle + within) % 2 == 1,
-        k=int(k),
-        gan=step >= config.loss.gan_from_step,
-    )
+    generator, gan = within == 0, step >= config.loss.gan_from_step
+    shallow = "shallow" in config.set_names and (cycle + within) % 2 == 1
+    return Turn(step, generator, shallow, int(k), gan)
 
 
 def turns_before(step: int, config: Config) -> int:

@@ -35,10 +35,7 @@ VERSION = 1
 
 
 def rows_of(table: str, wanted: str | None) -> list[str]:
-    """Row names from "1-3,9,controlnet", in the table's order; all numbered ones without.
-
-    Raises ConfigError that names the rows there are.
-    """
+    """Row names from "1-3,9,controlnet" in the table's order, numbered ones without. Raises ConfigError."""
     known = METHODS[table]
     if not wanted:
         return [name for name in known if name.isdigit() or name == "full"]

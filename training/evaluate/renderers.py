@@ -39,10 +39,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Sharp:
-    """A sharp picture in linear light `(1, 3, H, W)` and its depth `(1, H, W)`, m.
-
-    focus_m: of the lens; the median depth where None.
-    """
+    """Sharp linear light `(1, 3, H, W)`; depth `(1, H, W)`, m; focus_m: the median depth where None."""
 
     name: str
     linear: Tensor

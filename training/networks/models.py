@@ -282,11 +282,9 @@ class Networks:
 
     def _inputs(self, noisy: Tensor, prompt: Prompt) -> tuple[Tensor, Prompt, Tensor]:
         # picture sizes stay float32: bfloat16 would round those above 256
-        return (
-            noisy.to(self.device, self.dtype),
-            Prompt(*(p.to(self.device, self.dtype) for p in prompt)),
-            time_ids(noisy).to(self.device, torch.float32),
-        )
+        ids = time_ids(noisy).to(self.device, torch.float32)
+        prompt = Prompt(*(p.to(self.device, self.dtype) for p in prompt))
+        return noisy.to(self.device, self.dtype), prompt, ids
 
     def _computing(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)

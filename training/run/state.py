@@ -103,10 +103,7 @@ def stored(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path, tensors: dict[str, Tensor], *, alone: bool = False) -> None:
-    """Fill tensors by their keys, in place. alone: one process reads, whatever the other ranks do.
-
-    Raises ValueError for damaged files.
-    """
+    """Fill tensors by their keys, for one rank where alone. Raises ValueError for damaged files."""
     try:
         with _quiet():
             load(tensors, storage_reader=FileSystemReader(folder), no_dist=alone or not in_ranks())

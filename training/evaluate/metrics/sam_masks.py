@@ -166,10 +166,7 @@ def connected_components(mask: Tensor) -> Tensor:
 
 
 def without_small_regions(mask: Tensor, smallest: int) -> Tensor:
-    """Holes, then specks, smaller than `smallest` px are removed from `(H, W)` bool.
-
-    Of a mask that is specks alone the largest stays.
-    """
+    """`(H, W)` bool without holes, then specks, under `smallest` px; of specks alone the largest stays."""
     holes = connected_components(~mask)
     areas = torch.bincount(holes.flatten())
     mask = mask | ((holes > 0) & (areas[holes] < smallest))
