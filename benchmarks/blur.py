@@ -14,6 +14,7 @@ from the definition on 16 rows, of the picture's maximum. Nothing is asserted; t
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from measuring import (
@@ -72,12 +73,8 @@ def main() -> None:
         print(f"{extra_mb(work)[0]:.0f}")
         return
 
-    engines = ["stack"]
-    try:
-        import numba  # noqa: F401
-
-        engines.append("cpu")
-    except ImportError:
+    engines = ["stack", "cpu"] if find_spec("numba") else ["stack"]
+    if "cpu" not in engines:
         print("numba is not installed: its engine is left out")
     machine = Machine()
     print(f"{processor()}, {arguments.threads} threads, torch {torch.__version__}, best of {arguments.runs}")

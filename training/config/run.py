@@ -98,9 +98,7 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Config:
-        if any(not 0 <= t < TABLE_LENGTH for t in self.timesteps) or any(
-            a <= b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)
-        ):
+        if list(self.timesteps) != sorted({*self.timesteps} & {*range(TABLE_LENGTH)}, reverse=True):
             raise ValueError(
                 f"timesteps are {list(self.timesteps)}: they must fall and lie within 0..{TABLE_LENGTH - 1}"
             )

@@ -12,6 +12,7 @@ from lens_models.generator.schedule import TABLE_LENGTH
 
 Weight = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -46,7 +47,7 @@ class Optimiser(Part):
     clip_separately: bool = True
     """Open in the paper. Generator and focus predictor have a norm of their own each, so that one of them
     with large gradients does not shrink the steps of the other."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: Count = 500
     """Iterations over which the rates rise evenly to their value; DMD2's."""
 
 
@@ -60,8 +61,7 @@ class Loss(Part):
     """Open in the paper, which follows DMD2: DMD2's weight of the generator's GAN loss."""
     gan_critic: Weight = 1e-2
     """Open in the paper, which follows DMD2: DMD2's weight beside the fake score's loss."""
-    gan_from_step: Annotated[int, Field(ge=0)] = 0
-    """First iteration with the GAN losses."""
+    gan_from_step: Count = Field(default=0, description="First iteration with the GAN losses.")
     huber_delta: Positive = 1.0
     """m. Open in the paper; 1 is the textbook value and the libraries' default."""
     huber_every: Literal["generator", "iteration"] = "generator"
@@ -106,8 +106,7 @@ class Saving(Part):
 class Log(Part):
     """What a run shows of itself, in `output`; log.jsonl is always written."""
 
-    samples_every: Annotated[int, Field(ge=0)] = 500
-    """Steps between sample grids; 0: none."""
+    samples_every: Count = Field(default=500, description="Steps between sample grids; 0: none.")
     sample_prompts: tuple[str, ...] = (
         "a cyclist waiting at a crossing, shops behind her",
         "a bowl of lemons on a kitchen table, a window behind",
@@ -115,7 +114,7 @@ class Log(Part):
         "a dog on a forest path",
     )
     """Each one is a row of the grid, from the same noise every time."""
-    histograms_every: Annotated[int, Field(ge=0)] = 100
+    histograms_every: Count = 100
     """Steps between histograms of f_d, f_s and CoC; 0: none."""
     tensorboard: bool = False
 

@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,8 @@ class PackedSet(Sequence[PackedSample]):
     def __len__(self) -> int:
         return self.table.num_rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "check": self._check}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], check=state["check"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(PackedSet, self.path, check=self._check), ()
 
     def __getitem__(self, index: int) -> PackedSample:
         index = self._index(index)

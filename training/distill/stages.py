@@ -272,7 +272,8 @@ class Stage2(Stage1):
         if not self.config.loss.huber_to_generator:
             srgb, depth_m = srgb.detach(), depth_m.detach()
         focus = self.focused(srgb, depth_m)
-        reference = self.networks.reference_distance(srgb, depth_m)
+        with torch.no_grad():
+            reference = self.networks.focus_at_start(srgb, depth_m)[0]
         distance_m = torch.as_tensor(focus.distance_m)
         return {"huber": losses.focus_huber(distance_m, reference, self.config.loss.huber_delta)}
 

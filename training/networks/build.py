@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from lens_models.focus.vst.network import VisualSaliencyTransformer, VSTConfig
 from ..config.run import Config
 from ..config.sections import Paths
 from .lora import held_in, share
-from .models import ExifGenerator, FakeScore, FocusRoot, Networks, frozen_copy
+from .models import ExifGenerator, FakeScore, FocusRoot, Networks
 from .sdxl_unet import SDXL_CONFIG, build_unet, load_unet
 
 #: SDXL's kinds of layer, with as few of them as the kinds allow.
@@ -111,7 +112,7 @@ def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tenso
         teacher, generator, *fakes = share(shared, config.lora_rank, alpha)
     else:
         count = 3 if config.mu_fake == "separate" else 2
-        generator, *fakes = (frozen_copy(teacher).float() for _ in range(count))
+        generator, *fakes = (copy.deepcopy(teacher).float() for _ in range(count))
         for unet in (generator, *fakes):
             unet.requires_grad_(True)
     heads, by_set = 2 if config.critic_heads == "per_set" else 1, config.mu_fake == "dof_embed"
@@ -124,7 +125,7 @@ def _built(config: Config, paths: Paths, starts: Mapping[str, Mapping[str, Tenso
         networks.depth, networks.depth_canvas = _depth(paths), config.depth_canvas
     if config.stage == 2 and config.focus == "predicted":
         networks.focus = FocusRoot.of(_focus(paths))
-        networks.focus_at_start = frozen_copy(networks.focus)
+        networks.focus_at_start = copy.deepcopy(networks.focus).requires_grad_(False)
     return networks
 
 

@@ -7,7 +7,6 @@ autoencoder and the depth network are frozen and small enough to be whole everyw
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -77,10 +76,9 @@ class FakeScore(nn.Module):
         channels = unet.config.block_out_channels
         lowest = side // 2 ** (len(channels) - 1)
         self.heads = nn.ModuleList([CriticHead(channels[-1], lowest) for _ in range(heads)])
-        self.set_vector = (
-            nn.Embedding(2, unet.time_embedding.linear_2.out_features) if set_conditioned else None
-        )
-        if self.set_vector is not None:
+        self.set_vector = None
+        if set_conditioned:
+            self.set_vector = nn.Embedding(2, unet.time_embedding.linear_2.out_features)
             nn.init.zeros_(self.set_vector.weight)
 
     def forward(
@@ -263,11 +261,6 @@ class Networks:
         fx_px = focal_px(cast(Any, camera.focal_mm), cast(Any, camera.sensor_mm), srgb.shape[-1])
         return self.depth.estimate(srgb, fx_px, canvas=self.depth_canvas)
 
-    def reference_distance(self, srgb: Tensor, depth_m: Tensor) -> Tensor:
-        """Where the predictor focused before training, `(B,)` m, without gradient."""
-        with torch.no_grad():
-            return self.focus_at_start(srgb, depth_m)[0]
-
     def _eps(self, unet: Any, noisy: Tensor, t: Tensor, prompt: Prompt, **camera: Tensor) -> Tensor:
         noisy, prompt, ids = self._inputs(noisy, prompt)
         added = {"text_embeds": prompt.pooled, "time_ids": ids}
@@ -301,11 +294,6 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def frozen_copy(network: nn.Module) -> nn.Module:
-    """A copy that is never trained."""
-    return copy.deepcopy(network).requires_grad_(False)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -69,7 +69,14 @@ class RunLog(ExitStack):
             _cut(folder / "log.jsonl", first)
             self._file = self.enter_context((folder / "log.jsonl").open("a", encoding="utf-8"))
         if writes and tensorboard:
-            self._board = self.enter_context(_board(folder / "tensorboard", first))
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ImportError(
+                    "log.tensorboard is on and TensorBoard cannot be imported: pip install tensorboard. "
+                    f"({error})"
+                ) from error
+            self._board = self.enter_context(SummaryWriter(str(folder / "tensorboard"), purge_step=first))
 
     def event(self, what: str, step: int, **record: Any) -> None:
         """A line of something else than a step."""
@@ -113,13 +120,3 @@ def _cut(path: Path, first: int) -> None:
             kept.append(line + "\n")
     with atomic(path) as part:
         part.write_text("".join(kept), encoding="utf-8")
-
-
-def _board(folder: Path, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            f"log.tensorboard is on and TensorBoard cannot be imported: pip install tensorboard. ({error})"
-        ) from error
-    return SummaryWriter(str(folder), purge_step=first)
