@@ -29,11 +29,7 @@ def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, str]:
         ) from error
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = {
-                name: part_channel.pixels
-                for part in file.parts
-                for name, part_channel in part.channels.items()
-            }
+            channels = {name: one.pixels for part in file.parts for name, one in part.channels.items()}
             if not channels:  # the library only prints a warning when it cannot decode a part
                 raise RuntimeError("no channel can be decoded")
             name = _choose(sorted(channels), channel, path.name)

@@ -79,11 +79,9 @@ def split_layers(
         blank = layers[0]
         empty = Layer(torch.zeros_like(blank.radiance), torch.zeros_like(blank.alpha), blank.depth_m)
         layers[:0] = [empty] * (deepest - len(layers))
+    fields = ("radiance", "alpha", "depth_m")
     return [
-        Layer(
-            *(torch.cat([getattr(s[i], name) for s in stacks]) for name in ("radiance", "alpha", "depth_m"))
-        )
-        for i in range(deepest)
+        Layer(*(torch.cat([getattr(s[i], name) for s in stacks]) for name in fields)) for i in range(deepest)
     ]
 
 

@@ -114,10 +114,7 @@ class Letterbox:
 
         srgb: `(B, 3, height, width)` 0..1.
         """
-        mean, deviation = (
-            torch.tensor(c, dtype=srgb.dtype, device=srgb.device).view(1, 3, 1, 1)
-            for c in (MEAN_RGB, DEVIATION_RGB)
-        )
+        mean, deviation = (srgb.new_tensor(c).view(1, 3, 1, 1) for c in (MEAN_RGB, DEVIATION_RGB))
         inner = F.interpolate(
             srgb, size=(self.inner_height, self.inner_width), mode="bilinear", align_corners=False
         )

@@ -149,15 +149,13 @@ def config_from_weights(tensors: Mapping[str, Tensor], *, heads: int | None = No
 
     positions, width = tensors["rgb_backbone.pos_embed"].shape[1:]
     if heads is None:
-        for head_width in (_HEAD_WIDTH, _SMALL_HEAD_WIDTH):
-            if width % head_width == 0:
-                heads = width // head_width
-                break
-        else:
+        head_width = next((w for w in (_HEAD_WIDTH, _SMALL_HEAD_WIDTH) if width % w == 0), None)
+        if head_width is None:
             raise ValueError(
                 f"The weights are {width} wide, which does not determine the attention heads: give heads."
             )
-        if width % _HEAD_WIDTH:
+        heads = width // head_width
+        if head_width != _HEAD_WIDTH:
             logger.warning("saliency network of width %d: taken to have %d heads", width, heads)
     head = tensors.get("rgb_backbone.head.weight")
     hidden = tensors["decoder.token_pre_1_8.encoderlayer.blocks.0.mlp.fc1.weight"].shape[0]
