@@ -12,10 +12,9 @@ from . import rng
 class Turn:
     """One iteration. The fake score with its critic is updated in every one.
 
-    generator: the generator (and the focus predictor) is updated too.
-    shallow: the picture goes through the lens and is compared with the shallow set; else the deep one.
-    k: index of the student's step that is trained.
-    gan: the GAN losses count.
+    generator: the generator (and the focus predictor) is updated too. shallow: the picture goes through the
+    lens and is compared with the shallow set; else the deep one. k: index of the student's step that is
+    trained. gan: the GAN losses count.
     """
 
     step: int

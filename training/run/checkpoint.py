@@ -179,11 +179,9 @@ class Checkpoints:
     def _finish(self, folder: Path, part: Path, content: str) -> None:
         _write(part / "state.json", content)
         _write(part / "config.yaml", self._config)
-        files = {
-            str(file.relative_to(part)): file.stat().st_size for file in part.rglob("*") if file.is_file()
-        }
-        for inner in (part / "dcp", part):
-            sync(inner)
+        files = {str(f.relative_to(part)): f.stat().st_size for f in part.rglob("*") if f.is_file()}
+        sync(part / "dcp")
+        sync(part)
         if folder.exists():
             _delete(folder)
         part.rename(folder)

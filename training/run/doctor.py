@@ -77,11 +77,8 @@ def accelerators(device: str, stage: int) -> Finding:
         return Finding(True, f"{_TORCH} on the CPU: for small configurations only.")
     sizes = gpu_memory_gb()
     if not sizes:
-        return Finding(
-            False,
-            f"{_TORCH} sees no GPU: install a CUDA build of torch, or look with the CPU as device for the "
-            "small configurations.",
-        )
+        remedy = "install a CUDA build of torch, or look with the CPU as device for the small configurations"
+        return _finding(False, f"{_TORCH} sees no GPU", remedy)
     needed = cost(TrainingPlan(stage=stage, gpus=len(sizes), per_node=len(sizes))).total_gb
     count = "1 GPU" if len(sizes) == 1 else f"{len(sizes)} GPUs"
     message = f"{count}, {min(sizes):.0f} GB the smallest; stage {stage} takes about {needed:.0f} GB on each"

@@ -24,10 +24,7 @@ Source = Callable[[Turn, int], Batch]
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did, for the log: losses unweighted, gradient norms before clipping, watched numbers.
-
-    seen: values whose distribution is watched.
-    """
+    """For the log: unweighted losses, gradient norms before clipping, numbers and values to be watched."""
 
     turn: Turn
     losses: Mapping[str, float]

@@ -72,10 +72,10 @@ class RunLog(ExitStack):
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise ImportError(
-                    "log.tensorboard is on and TensorBoard cannot be imported: pip install tensorboard. "
-                    f"({error})"
-                ) from error
+                sentence = (
+                    "log.tensorboard is on and TensorBoard cannot be imported: pip install tensorboard."
+                )
+                raise ImportError(f"{sentence} ({error})") from error
             self._board = self.enter_context(SummaryWriter(str(folder / "tensorboard"), purge_step=first))
 
     def event(self, what: str, step: int, **record: Any) -> None:

@@ -224,12 +224,9 @@ def load_semantic_sam(options: SemanticSamOptions) -> SemanticSam:
         "clip": transformers.CLIPModel,
         "clipseg": transformers.CLIPSegForImageSegmentation,
     }
-    networks = {
-        name: from_folder(kind, getattr(options, name)).requires_grad_(False) for name, kind in kinds.items()
-    }
-    words = {
-        n: from_folder(transformers.AutoTokenizer, getattr(options, n)) for n in ("blip", "clip", "clipseg")
-    }
+    networks = {n: from_folder(k, getattr(options, n)).requires_grad_(False) for n, k in kinds.items()}
+    tokenizer, named = transformers.AutoTokenizer, ("blip", "clip", "clipseg")
+    words = {name: from_folder(tokenizer, getattr(options, name)) for name in named}
 
     def preparation(name: str, usual: Preparation | None = None) -> Preparation:
         return Preparation.read(Path(getattr(options, name)), usual)
