@@ -35,10 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str] | None = None) -> int:
     """As `main`, but raises what the command does."""
     parser = ArgumentParser(prog="python -m training", description=__doc__)
-    stages = [
-        _stage(1, "the generator of sharp pictures"),
-        _stage(2, "generator and focus, through the lens"),
-    ]
+    trained = ("the generator of sharp pictures", "generator and focus, through the lens")
+    stages = [_stage(number, what) for number, what in enumerate(trained, start=1)]
     add(parser, [curate, *stages, EVALUATE, STUDY, export, verify, toy_sets, weights, estimate, doctor])
     options = vars(parser.parse_args(arguments))
     return options.pop("run")(**options) or 0
