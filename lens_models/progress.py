@@ -7,7 +7,6 @@ from collections.abc import Callable
 #: Progress is reported in so many pieces per picture.
 PIECES = 100
 
-
 Progress = Callable[[int, int], None]
 
 

@@ -132,11 +132,12 @@ class LayeredLens:
         radiance, depth_m = item(self.radiance, index), usable_depth(item(self.depth_m, index))
         scales = radius_line(focus, camera, radiance.shape[-1])[1]
         widest, px_per_inverse_m = int(scales.argmax()), scales.max().item()
-        if self._serve(index, focus, px_per_inverse_m):
-            return self.layers
+        if self._split_for is not None:
+            at, its_focus, widest_px = self._split_for
+            if index == at and px_per_inverse_m <= widest_px and _equal(focus, its_focus):
+                return self.layers
         self.layers, self._split_for = [], None  # a large picture has no room for these and new ones
         subject = None if self.subject is None else item(self.subject, index)
-        plate = self.background
         inverse = 1.0 / depth_m[0].detach()
         hard = inverse
         if subject is not None:
@@ -150,20 +151,15 @@ class LayeredLens:
             focus,
             camera.part(widest, widest + 1),
             subject=subject,
-            background=item(plate, index) if isinstance(plate, Tensor) else plate,
+            background=item(self.background, index)
+            if isinstance(self.background, Tensor)
+            else self.background,
             max_layers=self.max_layers,
             steady=self._steady,
             on_progress=progress_within(on_progress, _SHARPENING, 1.0),
         )
         self._split_for = index, focus, px_per_inverse_m
         return self.layers
-
-    def _serve(self, index: int, focus: Focus, px_per_inverse_m: float) -> bool:
-        """Whether the layers at hand are those of a picture at a focus, for an aperture as wide."""
-        if self._split_for is None:
-            return False
-        split_index, split_focus, widest = self._split_for
-        return index == split_index and _equal(focus, split_focus) and px_per_inverse_m <= widest
 
 
 def _equal(one: Focus, other: Focus) -> bool:
