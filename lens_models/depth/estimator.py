@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -113,9 +114,8 @@ def measure(
         if fx_px is None:
             raise ValueError("Metric3Dv2 needs the focal length of the picture.")
         maps = network.estimate_maps(srgb, fx_px, canvas=canvas, sky_m=sky_m, guided=guided)
-        assert maps.confidence is not None  # asked for
-        assert maps.normal is not None
-        return Measured(maps.depth_m, maps.confidence.clamp(0.0, 1.0), maps.normal)
+        confidence, normal = cast(Tensor, maps.confidence), cast(Tensor, maps.normal)  # both asked for
+        return Measured(maps.depth_m, confidence.clamp(0.0, 1.0), normal)
     picture = opaque(srgb)
     height, width = picture.shape[-2:]
     if fx_px is not None and fx_px.numel() > picture.shape[0]:

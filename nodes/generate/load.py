@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from pickle import PickleError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import comfy.sd
 import comfy.utils
@@ -158,7 +158,7 @@ def with_lora(under: Loaded, path: Path) -> Loaded:
     model, clip = comfy.sd.load_lora_for_models(
         under.model, under.clip, lora, 1.0, 1.0, lora_metadata=metadata
     )
-    assert model is not None  # it is so only where there was none
+    model = cast(Any, model)  # one comes back wherever one was given
     layers = {key.split(mark)[0] for key in lora for mark in LORA_MARKS if mark in key}
     used = len(model.patches) + (len(clip.patcher.patches) if clip is not None else 0)
     if not used:

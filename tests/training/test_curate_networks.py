@@ -240,7 +240,7 @@ def test_training_learns_sharp_from_blurred(tmp_path, monkeypatch):
     skipped = {name: {"skip": True} for name in ("duplicates", "photo", "caption", "pack")}
     rows_of(tmp_path, 2)
     setting = config(tmp_path, blur=cut, rules={"least_side_px": 48}, **skipped)
-    command.curate(setting, Engine())
+    command.run_all(setting, Engine())
     ended = list(read_done(setting, "blur").rows(setting.output))
     assert [row["p_none"] + row["p_desirable"] + row["p_undesirable"] for row in ended] == pytest.approx(
         [1, 1]
